@@ -1,0 +1,51 @@
+"""Which filesystem a path is on, and whether a registry is safe there.
+
+Locks and write-ahead logs are broken on network filesystems in ways that a probe does not see: data
+is lost later. So the type decides, by an allow-list, from the longest mount point that is a prefix
+of the path (proc_pid_mountinfo(5)).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: Local filesystems on which POSIX locks and fsync mean what they say.
+SAFE_TYPES = frozenset(
+    "ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs tmpfs overlay apfs hfs ufs ntfs ntfs3".split(),
+)
+MOUNTS = Path("/proc/self/mountinfo")
+
+
+def filesystem_type(path: Path, *, mounts: Path = MOUNTS) -> str | None:
+    """Return the type of the filesystem that holds ``path``, such as ``ext4`` or ``nfs4``.
+
+    Args:
+        path: An absolute path, free of symbolic links; it need not exist.
+        mounts: The table to read.
+
+    Returns:
+        None where there is no such table (other systems than Linux) or no entry.
+    """
+    try:
+        table = mounts.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    best = ("", None)
+    for line in table.splitlines():
+        before, _, after = line.partition(" - ")
+        point = _unescape(before.split(" ")[4])
+        # A later mount on the same point hides the earlier one, hence >=.
+        if _holds(point, str(path)) and len(point) >= len(best[0]):
+            best = (point, after.split(" ")[0])
+    return best[1]
+
+
+def _holds(point: str, path: str) -> bool:
+    return path == point or path.startswith(point.rstrip("/") + "/")
+
+
+def _unescape(text: str) -> str:
+    # Space, tab, newline and backslash stand as octal in the table.
+    for mark in " \t\n\\":
+        text = text.replace(f"\\{ord(mark):03o}", mark)
+    return text

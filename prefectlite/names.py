@@ -1,0 +1,64 @@
+"""Ids, random run names and slugs.
+
+Randomness comes from the kernel at each call: a forked child never repeats its parent's ids.
+"""
+
+from __future__ import annotations
+
+import os
+
+_ADJECTIVES = """
+able agile amber ample azure bold brave brief bright brisk bronze calm candid careful cheerful
+clever cobalt cool copper coral cosmic crimson crisp curious daring dapper deft eager early
+earnest elegant ember fair fancy fearless fleet fluffy fond frank free fresh friendly gentle
+gifted gigantic glad gleaming golden graceful grand green happy hardy hazel honest humble ideal
+indigo ivory jade jolly jovial keen kind lavender lively loyal lucid lucky lunar magenta majestic
+maroon mellow merry mighty mindful modest nimble noble olive opal orange orderly patient peaceful
+plucky polite proud purple quick quiet radiant rapid rare ready regal robust rosy rugged russet
+sage sandy scarlet serene sharp silent silver sincere sleek smart snug solar solid spry stable
+steady stellar sturdy sunny swift tactful teal tidy tranquil true trusty upbeat valiant velvet
+vivid warm wise witty zealous
+"""
+_ANIMALS = """
+aardvark albatross alpaca ant anteater antelope armadillo auk avocet badger barbet bat bear
+beaver bee beetle bison bittern boar bobcat buffalo bulbul bunting camel capybara caracal cardinal
+caribou cat chameleon cheetah chinchilla chipmunk civet clam cobra cockatoo condor coot coral
+cormorant cougar coyote crab crane cricket crow cuckoo curlew deer dingo dodo dolphin donkey dove
+dragonfly duck dugong dunlin eagle echidna eel egret eland elephant elk emu ermine falcon ferret
+finch firefly flamingo fox frog gannet gazelle gecko gerbil gibbon giraffe gnu goat goldfinch
+goose gopher grebe grouse guanaco gull hare harrier hawk hedgehog heron hippo hornbill horse
+hummingbird hyena hyrax ibex ibis iguana impala jackal jackdaw jaguar jay kangaroo kestrel
+kingfisher kite kiwi koala kookaburra kudu lark lemming lemur leopard limpet lion lizard llama
+lobster loon lynx macaw magpie mallard manatee mandrill mantis marlin marmot marten meerkat mink
+mole mongoose moose moth mouse mule muskrat narwhal newt nightjar numbat ocelot octopus okapi
+opossum orca oriole oryx osprey ostrich otter owl ox oyster panda pangolin panther parrot
+partridge peacock pelican penguin petrel pheasant pigeon pika plover pony porcupine puffin puma
+quail quokka rabbit raccoon raven reindeer rhino robin rook salamander seal shark sheep shrew
+shrike skink skunk skylark sloth snail snipe sparrow squid squirrel starling stork swallow swan
+swift tapir tarsier tern thrush tiger toad tortoise toucan trogon trout tuna turkey turtle viper
+vole vulture wallaby walrus warbler weasel whale whimbrel wolf wolverine wombat woodpecker wren
+yak zebra
+"""
+
+
+def new_id() -> str:
+    """Return a new random id: a version 4 UUID (RFC 9562), 36 lower-case characters."""
+    raw = bytearray(os.urandom(16))
+    raw[6] = raw[6] & 0x0F | 0x40
+    raw[8] = raw[8] & 0x3F | 0x80
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def random_run_name() -> str:
+    """Return a name that a person can say, such as ``gigantic-cockatoo``; it may repeat."""
+    number = int.from_bytes(os.urandom(8))
+    adjectives = _ADJECTIVES.split()
+    animals = _ANIMALS.split()
+    return f"{adjectives[number % len(adjectives)]}-{animals[(number >> 32) % len(animals)]}"
+
+
+def slug(text: str) -> str:
+    """Return ``text`` in lower case with one hyphen for each run of anything but letters, digits."""
+    words = "".join(mark if mark.isalnum() else " " for mark in text.lower()).split()
+    return "-".join(words)

@@ -1,0 +1,39 @@
+"""Find an implementation by its kind and name: our own module first, else an entry point.
+
+A kind is a package of prefectlite (``registry``, ``infrastructure``, ``blocks``), a name is a file
+in it; another distribution offers more through the entry point group ``prefectlite.KIND``. Nothing
+is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from prefectlite.errors import SettingError
+
+
+def load(kind: str, name: str) -> Any:  # noqa: ANN401 - a module, whose names its kind defines
+    """Return the module, or the object of an entry point, that implements ``name``.
+
+    Raises:
+        SettingError: There is none.
+    """
+    path = f"prefectlite.{kind}.{name}"
+    if name.isidentifier():
+        try:
+            return _import(path)
+        except ModuleNotFoundError as error:
+            if error.name != path:
+                raise
+    from importlib.metadata import entry_points
+
+    for entry_point in entry_points(group=f"prefectlite.{kind}", name=name):
+        return entry_point.load()
+    raise SettingError(f"there is no {kind} called {name!r}")
+
+
+def _import(path: str) -> ModuleType:
+    __import__(path)
+    return sys.modules[path]

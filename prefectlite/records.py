@@ -1,0 +1,212 @@
+"""What the registry holds, as frozen values.
+
+A record is a snapshot: it was true when it was read, and ``state_version`` says which state it saw,
+so that a write which rests on an old snapshot can be refused. Records carry no connection and no
+behaviour beyond being shown. Ids are 36-character UUID texts; times are aware UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar
+
+from prefectlite.clock import now
+from prefectlite.states import State, StateType
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat(timespec="microseconds")
+
+
+def _state_fields(state: State) -> dict[str, object]:
+    return {
+        "type": state.type.value,
+        "name": state.name,
+        "message": state.message,
+        "timestamp": _moment(state.timestamp),
+    }
+
+
+def _seconds(started_at: datetime | None, until: datetime | None) -> float | None:
+    if started_at is None:
+        return None
+    return ((until or now()) - started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRun:
+    """One run of a flow.
+
+    Attributes:
+        state_version: Counts the states it has had; 1 is the first.
+        parameters: JSON-able copies of the values it was called with; what JSON cannot say is
+            its ``repr``.
+        parent_flow_run_id: The flow run that called this one as a subflow; None for a top one.
+        parent_task_run_id: The task run that called it, where a task did.
+        entrypoint: ``path.py:flow`` or ``module:flow``, where it is known.
+        run_count: Attempts begun so far.
+    """
+
+    id: str
+    name: str
+    flow_name: str
+    state: State
+    state_version: int = 1
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    version: str | None = None
+    entrypoint: str | None = None
+    parent_flow_run_id: str | None = None
+    parent_task_run_id: str | None = None
+    run_count: int = 0
+    created_at: datetime = field(default_factory=now)
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """Seconds from the first start to the end, or to now; None before it started."""
+        return _seconds(self.started_at, self.ended_at)
+
+    def dict(self) -> dict[str, object]:
+        """Return the run as JSON can hold it; times are ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "flow_name": self.flow_name,
+            "state": _state_fields(self.state),
+            "parameters": {**self.parameters},
+            "tags": [*self.tags],
+            "version": self.version,
+            "entrypoint": self.entrypoint,
+            "parent_flow_run_id": self.parent_flow_run_id,
+            "parent_task_run_id": self.parent_task_run_id,
+            "run_count": self.run_count,
+            "created_at": _moment(self.created_at),
+            "started_at": _moment(self.started_at),
+            "ended_at": _moment(self.ended_at),
+            "duration_seconds": self.duration_seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRun:
+    """One run of a task, inside a flow run.
+
+    Attributes:
+        state_version: Counts the states it has had; 1 is the first.
+        parent_task_run_id: The task run that called this one, where a task did.
+        cache_key: What ``cache_key_fn`` returned; None where the task has none.
+        run_count: Attempts begun so far.
+    """
+
+    id: str
+    name: str
+    task_name: str
+    flow_run_id: str
+    state: State
+    state_version: int = 1
+    tags: tuple[str, ...] = ()
+    parent_task_run_id: str | None = None
+    cache_key: str | None = None
+    run_count: int = 0
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def duration_seconds(self) -> float | None:
+        """Seconds from the first start to the end, or to now; None before it started."""
+        return _seconds(self.started_at, self.ended_at)
+
+    def dict(self) -> dict[str, object]:
+        """Return the run as JSON can hold it; times are ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "task_name": self.task_name,
+            "flow_run_id": self.flow_run_id,
+            "state": _state_fields(self.state),
+            "tags": [*self.tags],
+            "parent_task_run_id": self.parent_task_run_id,
+            "cache_key": self.cache_key,
+            "run_count": self.run_count,
+            "created_at": _moment(self.created_at),
+            "started_at": _moment(self.started_at),
+            "ended_at": _moment(self.ended_at),
+            "duration_seconds": self.duration_seconds,
+        }
+
+
+Run = TypeVar("Run", FlowRun, TaskRun)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One step of a run's history.
+
+    Attributes:
+        version: 1 for the run's first state.
+        actor: Who made it, ``user@host:PID``.
+    """
+
+    version: int
+    state: State
+    actor: str
+
+    def dict(self) -> dict[str, object]:
+        """Return the change as JSON can hold it."""
+        return {"version": self.version, **_state_fields(self.state), "actor": self.actor}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One log record of a run.
+
+    Attributes:
+        position: Orders the lines of the whole registry; 0 before it is recorded.
+        level: As in ``logging``: 10 debug, 20 info, 30 warning, 40 error, 50 critical.
+    """
+
+    flow_run_id: str
+    task_run_id: str | None
+    level: int
+    logger: str
+    message: str
+    timestamp: datetime
+    position: int = 0
+
+    def dict(self) -> dict[str, object]:
+        """Return the line as JSON can hold it."""
+        return {
+            "timestamp": _moment(self.timestamp),
+            "level": self.level,
+            "logger": self.logger,
+            "message": self.message,
+            "flow_run_id": self.flow_run_id,
+            "task_run_id": self.task_run_id,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """Where the result of an earlier task run with the same cache key is stored."""
+
+    cache_key: str
+    task_run_id: str
+    expires_at: datetime | None
+
+
+def after_change(run: Run, state: State) -> Run:
+    """Return the run as it is once it has taken ``state``: version, attempts, start and end."""
+    is_attempt = state.type is StateType.RUNNING and not run.state.is_paused()
+    return replace(
+        run,
+        state=state,
+        state_version=run.state_version + 1,
+        run_count=run.run_count + is_attempt,
+        started_at=run.started_at or (state.timestamp if is_attempt else None),
+        ended_at=state.timestamp if state.is_final() else None,
+    )

@@ -1,0 +1,188 @@
+"""The registry: every flow run, task run, state and log line, on record.
+
+``Registry`` is the interface; each other file of this package is one implementation, named by the
+URL's scheme (``sqlite:////home/me/registry.db``). Nothing that is only true of one implementation
+may pass through here: no SQL, no cursor, no driver's error.
+
+A registry is shared by every thread of its process and by every process of the machine. Writes
+are atomic: after ``kill -9`` a write is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from prefectlite.errors import SettingError
+from prefectlite.plugins import load
+from prefectlite.records import CachedResult, FlowRun, LogLine, Run, StateChange, TaskRun
+from prefectlite.states import State
+
+#: How many runs a listing gives where the caller names no number.
+DEFAULT_LIMIT = 200
+
+
+class Registry(ABC):
+    """What the engine and the commands ask of a store.
+
+    Every method may raise ``RegistryError``, and every write ``RegistryReadOnlyError`` and
+    ``RegistryFullError``. A method is safe to call from any thread.
+    """
+
+    url: str
+
+    @abstractmethod
+    def create_flow_run(self, flow_run: FlowRun) -> None:
+        """Record a new flow run in its first state, durably: it survives a power cut."""
+
+    @abstractmethod
+    def create_task_runs(self, task_runs: Sequence[TaskRun]) -> None:
+        """Record new task runs of one flow run, all or none.
+
+        Raises:
+            FlowRunNotRunningError: The flow run is not Running, so no task may start in it.
+            NotFoundError: There is no such flow run.
+        """
+
+    @abstractmethod
+    def change_state(self, run: Run, state: State) -> Run:
+        """Move a run to another state; the only way that a state changes.
+
+        The change of a flow run is durable on return; that of a task run becomes so with the
+        next change of a flow run. Log lines that were added before are recorded with it.
+
+        Args:
+            run: The run as the caller last saw it. If it has changed since, the caller lost.
+            state: The state to take.
+
+        Returns:
+            The run after the change.
+
+        Raises:
+            StateConflictError: Another writer was first, or the table forbids the change.
+            FlowRunNotRunningError: A Pending task run was to start in a flow run that is over
+                or being cancelled.
+            NotFoundError: The run is not on record.
+        """
+
+    @abstractmethod
+    def find_flow_run(self, reference: str) -> FlowRun:
+        """Return the flow run that an id, a unique id prefix or a name means.
+
+        Raises:
+            NotFoundError: No run has it.
+            AmbiguousReferenceError: Several have it, and none has it as its whole id.
+        """
+
+    @abstractmethod
+    def find_task_run(self, reference: str) -> TaskRun:
+        """Return the task run that an id, a unique id prefix or a name means.
+
+        Raises:
+            NotFoundError: No run has it.
+            AmbiguousReferenceError: Several have it, and none has it as its whole id.
+        """
+
+    @abstractmethod
+    def list_flow_runs(
+        self,
+        *,
+        states: Collection[str] = (),
+        flow_names: Collection[str] = (),
+        parent_flow_run_id: str | None = None,
+        limit: int | None = DEFAULT_LIMIT,
+    ) -> list[FlowRun]:
+        """Return flow runs, newest first.
+
+        Args:
+            states: Names or types of states, in any case; empty for all.
+            flow_names: Names of flows; empty for all.
+            parent_flow_run_id: Only the subflow runs of this one.
+            limit: At most this many; None for all.
+        """
+
+    @abstractmethod
+    def list_task_runs(
+        self,
+        *,
+        flow_run_id: str | None = None,
+        states: Collection[str] = (),
+        limit: int | None = DEFAULT_LIMIT,
+    ) -> list[TaskRun]:
+        """Return task runs, newest first; the arguments are as for ``list_flow_runs``."""
+
+    @abstractmethod
+    def count_task_runs(self, flow_run_id: str) -> dict[str, int]:
+        """Return how many task runs of a flow run there are by state name."""
+
+    @abstractmethod
+    def state_history(self, run: FlowRun | TaskRun) -> list[StateChange]:
+        """Return every state that a run has had, oldest first."""
+
+    @abstractmethod
+    def delete_flow_run(self, flow_run_id: str) -> None:
+        """Delete a flow run with its task runs, states and log lines. Its subflow runs stay.
+
+        Raises:
+            NotFoundError: There is no such flow run.
+        """
+
+    @abstractmethod
+    def add_log_line(self, line: LogLine) -> None:
+        """Add a line to those that the next write of this process, or ``flush_logs``, records.
+
+        It neither blocks nor writes. Lines are recorded in the order in which they were added.
+        """
+
+    @abstractmethod
+    def flush_logs(self) -> None:
+        """Record the lines that were added and are not yet on record; nothing if there are none."""
+
+    @abstractmethod
+    def read_logs(
+        self,
+        flow_run_id: str,
+        *,
+        task_run_id: str | None = None,
+        after: int = 0,
+        limit: int | None = None,
+    ) -> list[LogLine]:
+        """Return the lines of a flow run and its task runs, in the order they were added.
+
+        Args:
+            task_run_id: Only the lines of this task run.
+            after: Only lines with a greater ``position``.
+            limit: At most this many; None for all.
+        """
+
+    @abstractmethod
+    def save_cached_result(self, cached: CachedResult) -> None:
+        """Record, or replace, where the result for a cache key is stored."""
+
+    @abstractmethod
+    def find_cached_result(self, cache_key: str, *, at: datetime) -> CachedResult | None:
+        """Return where the result for a cache key is stored, unless it had expired by ``at``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Record what was added and let go of the store. Safe to call twice."""
+
+
+def open_registry(url: str, *, read_only: bool = False) -> Registry:
+    """Return the registry at a URL, creating and migrating it unless ``read_only``.
+
+    In one process, every call with the same arguments gives the same object until it is closed.
+
+    Raises:
+        RegistryError: It cannot be opened; the subclass and the hint say why.
+        SettingError: No implementation has the URL's scheme.
+    """
+    scheme, separator, _ = url.partition(":")
+    if not separator:
+        raise SettingError(
+            f"the registry's address {url!r} is not a URL",
+            hint="it looks like sqlite:////home/me/registry.db",
+        )
+    registry: Registry = load("registry", scheme).open_registry(url, read_only=read_only)
+    return registry

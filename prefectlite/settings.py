@@ -1,0 +1,149 @@
+"""Settings, and the only reader of the environment.
+
+A setting is an object with a ``value()``: the environment's, else the default. Each is read when it
+is asked for, so that a test or a parent process can change it; nothing here caches or writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from prefectlite.errors import SettingError
+
+T = TypeVar("T")
+
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
+_YES_NO = {"1": True, "true": True, "yes": True, "on": True}
+_YES_NO |= {"0": False, "false": False, "no": False, "off": False}
+
+
+class Setting(Generic[T]):
+    """One setting.
+
+    Attributes:
+        name: The name of its environment variable.
+        description: What it does, one sentence.
+    """
+
+    def __init__(
+        self, name: str, description: str, *, parse: Callable[[str], T], default: Callable[[], T]
+    ) -> None:
+        self.name = name
+        self.description = description
+        self._parse = parse
+        self._default = default
+
+    def value(self) -> T:
+        """Return the setting as it is now.
+
+        Raises:
+            SettingError: The environment has a value that cannot be understood.
+        """
+        text = os.environ.get(self.name, "")
+        if not text:
+            return self._default()
+        try:
+            return self._parse(text)
+        except ValueError as error:
+            raise SettingError(f"{self.name}={text!r}: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+def _yes_or_no(text: str) -> bool:
+    try:
+        return _YES_NO[text.lower()]
+    except KeyError:
+        raise ValueError("expected true or false") from None
+
+
+def _level(text: str) -> int:
+    try:
+        return _LEVELS[text.upper()]
+    except KeyError:
+        raise ValueError(f"expected one of {', '.join(_LEVELS)}") from None
+
+
+def _default_home() -> Path:
+    # Without HOME, expanduser asks the password database; a user without an entry there has none.
+    data = os.environ.get("XDG_DATA_HOME", "")
+    if os.name == "posix" and data.startswith("/"):
+        return Path(data) / "prefectlite"
+    import platformdirs
+
+    try:
+        return Path(platformdirs.user_data_dir("prefectlite", appauthor=False))
+    except RuntimeError as error:
+        raise SettingError(
+            "there is no home folder to keep the registry in", hint="set PREFECTLITE_HOME"
+        ) from error
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+PREFECTLITE_HOME = Setting(
+    "PREFECTLITE_HOME",
+    "The folder of the registry and of stored results.",
+    parse=_path,
+    default=_default_home,
+)
+
+
+def _default_registry() -> str:
+    return f"sqlite:///{PREFECTLITE_HOME.value() / 'registry.db'}"
+
+
+PREFECTLITE_REGISTRY = Setting(
+    "PREFECTLITE_REGISTRY",
+    "The registry's address, such as sqlite:////home/me/registry.db.",
+    parse=str,
+    default=_default_registry,
+)
+PREFECTLITE_ALLOW_NETWORK_FILESYSTEM = Setting(
+    "PREFECTLITE_ALLOW_NETWORK_FILESYSTEM",
+    "Keep the registry on a filesystem that is not known to be safe for it; data can be lost.",
+    parse=_yes_or_no,
+    default=lambda: False,
+)
+PREFECTLITE_REGISTRY_LOCK_SECONDS = Setting(
+    "PREFECTLITE_REGISTRY_LOCK_SECONDS",
+    "How long a write waits for another process that is writing to the registry.",
+    parse=float,
+    default=lambda: 30.0,
+)
+PREFECTLITE_LOGGING_LEVEL = Setting(
+    "PREFECTLITE_LOGGING_LEVEL",
+    "The least level that is shown and recorded: DEBUG, INFO, WARNING, ERROR or CRITICAL.",
+    parse=_level,
+    default=lambda: _LEVELS["INFO"],
+)
+PREFECTLITE_LOGGING_LOG_PRINTS = Setting(
+    "PREFECTLITE_LOGGING_LOG_PRINTS",
+    "Whether print is a log record of the run, where neither task nor flow says so.",
+    parse=_yes_or_no,
+    default=lambda: False,
+)
+PREFECTLITE_UI_URL = Setting(
+    "PREFECTLITE_UI_URL",
+    "The address of the web interface, where there is one.",
+    parse=str,
+    default=lambda: "",
+)
+NO_COLOR = Setting(
+    "NO_COLOR",
+    "Any value turns colour off (no-color.org).",
+    parse=bool,
+    default=lambda: False,
+)
+TERM = Setting("TERM", "The terminal's type; 'dumb' has no colour.", parse=str, default=str)
+
+PREFECT_HOME = PREFECTLITE_HOME
+PREFECT_LOGGING_LEVEL = PREFECTLITE_LOGGING_LEVEL
+PREFECT_LOGGING_LOG_PRINTS = PREFECTLITE_LOGGING_LOG_PRINTS
+PREFECT_UI_URL = PREFECTLITE_UI_URL
