@@ -1,0 +1,195 @@
+"""The ``@flow`` decorator.
+
+It only keeps the function and its options; ``flow_engine`` runs them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+
+from prefectlite.errors import UsageError
+from prefectlite.flow_engine import (
+    FlowRequest,
+    aiterate_flow,
+    arun_flow,
+    iterate_flow,
+    run_flow,
+)
+from prefectlite.options import (
+    FlowOptions,
+    Hook,
+    Kind,
+    RunName,
+    check_function,
+    check_retries,
+    kind_of,
+)
+from prefectlite.retries import RetryDelay, checked_delay
+from prefectlite.timeouts import checked_timeout
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class FlowKeywords(TypedDict, total=False):
+    """The keywords of ``@flow``; the decorator describes them."""
+
+    name: str | None
+    version: str | None
+    description: str | None
+    flow_run_name: RunName | None
+    retries: int
+    retry_delay_seconds: RetryDelay
+    timeout_seconds: float | None
+    task_runner: object | None
+    validate_parameters: bool
+    persist_result: bool | None
+    log_prints: bool | None
+    on_completion: Sequence[Hook] | None
+    on_failure: Sequence[Hook] | None
+    on_cancellation: Sequence[Hook] | None
+    on_crashed: Sequence[Hook] | None
+    on_running: Sequence[Hook] | None
+
+
+class Flow(Generic[P, R]):
+    """A function whose calls are flow runs.
+
+    Attributes:
+        fn: The function; call it to run it without a record.
+        name: The flow's name.
+        options: All that it was decorated with.
+    """
+
+    def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
+        self._binding = type(fn) if isinstance(fn, staticmethod | classmethod) else None
+        function = getattr(fn, "__func__", fn) if self._binding else fn
+        self.fn = check_function("flow", function)
+        self.kind = kind_of(self.fn)
+        self.options = _options(self.fn, keywords)
+        functools.update_wrapper(self, self.fn)
+
+    @property
+    def name(self) -> str:
+        """The flow's name."""
+        return self.options.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the flow here and return what the function returns, or raise what it raises.
+
+        Two more keywords are taken: ``return_state=True`` gives the final State instead, and
+        ``wait_for=[...]`` names futures that must have completed before.
+        """
+        rest: dict[str, Any] = dict(kwargs)
+        return_state = bool(rest.pop("return_state", False))
+        wait_for = rest.pop("wait_for", None) or ()
+        request = FlowRequest(self, args, rest, wait_for)
+        return cast(R, self.start(request, return_state=return_state))
+
+    def start(self, request: FlowRequest, *, return_state: bool = False) -> object:
+        """Run a prepared request, in the way that the function's kind asks for.
+
+        Returns:
+            What a call returns: the result or state, or a coroutine or generator of it.
+        """
+        if self.kind is Kind.SYNC:
+            state = run_flow(request)
+            return state if return_state else state.result()
+        if self.kind is Kind.ASYNC:
+            return _awaited(request, return_state=return_state)
+        if self.kind is Kind.GENERATOR:
+            return _items(request)
+        return aiterate_flow(request)
+
+    def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
+        """Return the same flow with some options changed."""
+        present = {name: getattr(self.options, name) for name in FlowOptions.__slots__}
+        made: Flow[P, R] = Flow(self.fn, **cast(FlowKeywords, {**present, **keywords}))
+        made._binding = self._binding
+        return made
+
+    def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
+        target = owner if self._binding is classmethod else instance
+        if target is None or self._binding is staticmethod:
+            return self
+        bound: Flow[..., R] = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__, fn=MethodType(self.fn, target))
+        return bound
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name!r}>"
+
+
+async def _awaited(request: FlowRequest, *, return_state: bool) -> object:
+    state = await arun_flow(request)
+    return state if return_state else state.result()
+
+
+def _items(request: FlowRequest) -> Any:  # noqa: ANN401 - the items are the user's
+    state = yield from iterate_flow(request)
+    return state.result()
+
+
+def _options(fn: Callable[..., Any], keywords: Mapping[str, Any]) -> FlowOptions:
+    """Return checked options.
+
+    Raises:
+        UsageError: One is unknown, or has a value that it cannot have.
+    """
+    for name in keywords.keys() - set(FlowOptions.__slots__):
+        raise UsageError(f"@flow has no option {name!r}")
+    retries = check_retries(keywords.get("retries") or 0)
+    hooks = ("on_completion", "on_failure", "on_cancellation", "on_crashed", "on_running")
+    checked: dict[str, Any] = {
+        **keywords,
+        "name": keywords.get("name") or fn.__name__.replace("_", "-"),
+        "description": keywords.get("description") or fn.__doc__,
+        "retries": retries,
+        "retry_delay_seconds": checked_delay(keywords.get("retry_delay_seconds") or 0, retries),
+        "timeout_seconds": checked_timeout(keywords.get("timeout_seconds")),
+        **{hook: tuple(keywords.get(hook) or ()) for hook in hooks},
+    }
+    return FlowOptions(**checked)
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(
+    fn: None = None, /, **keywords: Unpack[FlowKeywords]
+) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(
+    fn: Callable[P, R] | None = None, /, **keywords: Unpack[FlowKeywords]
+) -> Flow[P, R] | Callable[[Callable[P, R]], Flow[P, R]]:
+    """Make a flow of a function: its calls are recorded, retried, timed, and hold task runs.
+
+    Works bare (``@flow``) and called (``@flow(retries=3)``), on functions, ``async def``, methods and
+    generators. What it returns decides its final state: a State, as it is; states or futures, or
+    None after it has called tasks and subflows, by how those ended; any other value is Completed.
+
+    Args:
+        fn: The function.
+        **keywords: ``name``: the function's name with hyphens, if not given.
+            ``version``, ``description``: for people; the description is the docstring if not given.
+            ``flow_run_name``: a template over the parameters, such as ``"load {day}"``, or a function
+            that returns the name; random if not given.
+            ``retries``: how many more attempts a failure gets; each runs all of its tasks again.
+            ``retry_delay_seconds``: between attempts; one number, a list with one for each retry,
+            or a function from the number of retries to such a list.
+            ``timeout_seconds``: of each attempt; above it the run is TimedOut.
+            ``task_runner``: where submitted tasks run; a ``ConcurrentTaskRunner`` if not given.
+            ``validate_parameters``: check and coerce annotated parameters with pydantic.
+            ``persist_result``: store the result.
+            ``log_prints``: make prints log records; None is as the setting has it.
+            ``on_completion``, ``on_failure``, ``on_cancellation``, ``on_crashed``, ``on_running``:
+            hooks, called as ``hook(flow, flow_run, state)``.
+
+    Raises:
+        UsageError: An option is unknown or has a value that it cannot have.
+    """
+    if fn is None:
+        return lambda function: Flow(function, **keywords)
+    return Flow(fn, **keywords)

@@ -1,0 +1,192 @@
+"""What flow runs and task runs have in common: attempts, changes of state, hooks.
+
+The one place from which the engine changes a state: on record first, then logged and told. A final
+state that another writer has made impossible (the run is being cancelled, say) is not an error
+here: the run takes what is allowed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prefectlite import logs
+from prefectlite.clock import duration_text
+from prefectlite.context import FlowRunContext, RunContext, TaskRunContext
+from prefectlite.drivers import ClosedByCallerError, Sleep, Steps, Wait
+from prefectlite.errors import StateConflictError
+from prefectlite.inputs import find_futures, may_hold_runs, resolve
+from prefectlite.interruptions import calls_user_code
+from prefectlite.options import FlowOptions, Hook, TaskOptions
+from prefectlite.outcomes import failed_state, timed_out_state, user_traceback
+from prefectlite.records import FlowRun, TaskRun
+from prefectlite.retries import delay_before
+from prefectlite.states import AwaitingRetry, Cancelled, Completed, Retrying, State
+from prefectlite.timeouts import Deadline, TimeoutInterrupt
+
+
+def wait_for_inputs(
+    args: Sequence[Any], kwargs: Mapping[str, Any], wait_for: Sequence[object]
+) -> Steps[tuple[Sequence[Any], dict[str, Any]]]:
+    """Wait for the runs that a call rests on; return its arguments with their results.
+
+    Raises:
+        UpstreamTaskError: One of them did not complete.
+    """
+    if not wait_for and not may_hold_runs(args, kwargs):
+        return args, dict(kwargs)
+    futures = [run for run in find_futures(args, kwargs, wait_for) if not run.is_done]
+    if futures:
+        yield Wait(futures)
+    resolve([*wait_for])
+    return resolve(tuple(args)), resolve(dict(kwargs))
+
+
+def attempts(
+    context: RunContext, options: FlowOptions | TaskOptions, body: Callable[[], Steps[State]]
+) -> Steps[State]:
+    """Try the body, and again as often as the options say, while its state is a failed one.
+
+    Args:
+        body: Makes the steps of one attempt; they return the state that it ends in.
+
+    Returns:
+        The state in which the run is to end; it is not taken yet.
+    """
+    noun = noun_of(context)
+    for attempt in itertools.count(1):
+        state = yield from _attempt(context, noun, options.timeout_seconds, body())
+        if not state.is_failed():
+            return state
+        log_failure(context, state.data)
+        if attempt > options.retries:
+            return state
+        jitter = options.retry_jitter_factor if isinstance(options, TaskOptions) else None
+        delay = delay_before(attempt, options.retry_delay_seconds, jitter)
+        told = f"Attempt {attempt} of {options.retries + 1} ended in {state}"
+        take(context, AwaitingRetry(told))
+        logs.record(context, logging.INFO, f"{told}; the next is due in {duration_text(delay)}")
+        context.deadline = None
+        if delay:
+            yield Sleep(delay)
+        take(context, Retrying())
+    raise AssertionError("unreachable")
+
+
+def _attempt(
+    context: RunContext, noun: str, timeout_seconds: float | None, body: Steps[State]
+) -> Steps[State]:
+    deadline = Deadline.start(f"{noun} run", timeout_seconds) if timeout_seconds else None
+    context.deadline = deadline
+    try:
+        state = yield from body
+    except ClosedByCallerError:
+        state = Completed("The caller took no more of its items.")
+    except Exception as error:  # noqa: BLE001 - whatever user code raises is its run's state
+        state = failed_state(noun, error)
+    except TimeoutInterrupt as interruption:
+        if deadline is None or not deadline.has_passed():
+            raise
+        state = timed_out_state(deadline, interruption)
+    if deadline is not None and deadline.has_passed() and state.name != "TimedOut":
+        return timed_out_state(deadline)
+    return state
+
+
+def take(context: RunContext, state: State) -> None:
+    """Move the run to a state.
+
+    Raises:
+        StateConflictError: Another writer has moved it meanwhile.
+        FlowRunNotRunningError: A task was to start in a flow run that is over.
+    """
+    if isinstance(context, FlowRunContext):
+        context.flow_run = context.registry.change_state(context.flow_run, state)
+    else:
+        context.task_run = context.registry.change_state(context.task_run, state)
+
+
+def finish(context: RunContext, state: State) -> State:
+    """Move the run to a final state and log it; return the state that it has in the end.
+
+    That is another one where the run was being cancelled, or someone else had ended it.
+    """
+    try:
+        take(context, state)
+    except StateConflictError as conflict:
+        state = _settle_conflict(context, state, conflict)
+    level = logging.INFO if state.is_completed() else logging.ERROR
+    logs.record(context, level, f"Finished in state {state}")
+    return state
+
+
+def _settle_conflict(context: RunContext, state: State, conflict: StateConflictError) -> State:
+    current = conflict.current
+    if current.is_final():
+        return current
+    _refresh(context)
+    if current.is_cancelling() and not state.is_completed():
+        state = Cancelled("The run ended by itself while it was being cancelled.", data=state.data)
+    take(context, state)
+    return state
+
+
+def _refresh(context: RunContext) -> None:
+    if isinstance(context, FlowRunContext):
+        context.flow_run = context.registry.find_flow_run(context.flow_run.id)
+    else:
+        context.task_run = context.registry.find_task_run(context.task_run.id)
+
+
+def log_failure(context: RunContext, error: object) -> None:
+    """Log the traceback of what user code raised, once: not again where it passes through."""
+    if not isinstance(error, BaseException) or error.__traceback__ is None:
+        return
+    if getattr(error, _LOGGED, False):
+        return
+    trace = user_traceback(error)
+    logs.record(context, logging.ERROR, f"Encountered exception during execution:\n{trace}")
+    try:
+        setattr(error, _LOGGED, True)
+    except AttributeError:  # a class with slots; its traceback is then told twice
+        return
+
+
+_LOGGED = "__prefectlite_logged__"
+
+
+@calls_user_code
+def call_hooks(hooks: Sequence[Hook], owner: object, context: RunContext, state: State) -> None:
+    """Call each hook with the flow or task, its run and the state; log what one raises.
+
+    Async hooks are run to their end on a loop of their own, in a thread.
+    """
+    run: FlowRun | TaskRun = context.run
+    for hook in hooks:
+        name = getattr(hook, "__name__", repr(hook))
+        try:
+            outcome = hook(owner, run, state)
+            if hasattr(outcome, "__await__"):
+                _run_elsewhere(outcome)
+        except Exception as error:  # noqa: BLE001 - a hook's error must not change the run
+            trace = user_traceback(error)
+            logs.record(context, logging.ERROR, f"Hook {name!r} failed:\n{trace}")
+
+
+def _run_elsewhere(awaitable: object) -> None:
+    # The caller may be inside a running event loop, which cannot be entered again.
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    async def until_done() -> None:
+        await awaitable  # type: ignore[misc] # the caller has looked for __await__
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, until_done()).result()
+
+
+def noun_of(context: RunContext) -> str:
+    """Return ``Task`` or ``Flow``, as messages about the run begin."""
+    return "Task" if isinstance(context, TaskRunContext) else "Flow"

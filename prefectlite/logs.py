@@ -1,0 +1,235 @@
+"""Log records of runs: to standard error for people, to the registry for everyone else.
+
+``get_run_logger`` and ``prints`` make records, the engine adds its own. Records go through the
+standard ``logging`` (logger ``prefectlite`` and below), so that a program can add its own handlers.
+The registry gets them with its next write, or from a writer thread that sleeps while nothing is
+logged. A record that cannot be shown or stored must never break the code that logged it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import os
+import sys
+import time
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import Any
+
+from prefectlite.context import RunContext, TaskRunContext, current
+from prefectlite.errors import MissingContextError, RegistryError
+from prefectlite.records import LogLine
+from prefectlite.registry import Registry
+from prefectlite.settings import NO_COLOR, PREFECTLITE_LOGGING_LEVEL, TERM
+
+engine_logger = logging.getLogger("prefectlite.engine")
+flow_run_logger = logging.getLogger("prefectlite.flow_runs")
+task_run_logger = logging.getLogger("prefectlite.task_runs")
+_logger = logging.getLogger("prefectlite")
+
+# A line must be on record 50 ms after it was logged, even if the process is then killed. The wait
+# gathers lines: one commit for each would cost ten times as much.
+_LINGER_SECONDS = 0.02
+
+_COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
+_RESET = "\x1b[0m"
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose records belong to one run."""
+
+    def __init__(self, logger: logging.Logger, run: RunContext) -> None:
+        super().__init__(logger, {"run": run})
+
+    def process(
+        self, msg: Any, kwargs: MutableMapping[str, Any]  # noqa: ANN401 - logging's signature
+    ) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add the run to the record, beside the caller's own ``extra``."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        return msg, kwargs
+
+
+def get_run_logger() -> RunLogger:
+    """Return a logger for the task run, else the flow run, that this code is in.
+
+    Raises:
+        MissingContextError: The code is in no run.
+    """
+    context = current()
+    if context is None:
+        raise MissingContextError(
+            "there is no run to log for: get_run_logger was called outside of a flow or task",
+            hint="use logging.getLogger there, or move the call into the function",
+        )
+    return logger_of(context)
+
+
+def logger_of(context: RunContext) -> RunLogger:
+    """Return a logger for a run."""
+    is_task = isinstance(context, TaskRunContext)
+    return RunLogger(task_run_logger if is_task else flow_run_logger, context)
+
+
+def record(context: RunContext, level: int, message: str, *, logger: logging.Logger | None = None) -> None:
+    """Log a message for a run, by the shortest way; for the engine and for prints.
+
+    Args:
+        logger: The run's own kind of logger, where none is given.
+    """
+    if logger is None:
+        logger = task_run_logger if isinstance(context, TaskRunContext) else flow_run_logger
+    if logger.isEnabledFor(level):
+        # Not logger.info: to look for the caller's line would cost more than all the rest.
+        made = logger.makeRecord(logger.name, level, "", 0, message, (), None, None, {"run": context})
+        logger.handle(made)
+
+
+def set_up() -> None:
+    """Add our handlers to the ``prefectlite`` logger and set its level. Safe to call again."""
+    if not any(isinstance(handler, RegistryHandler) for handler in _logger.handlers):
+        _logger.addHandler(ConsoleHandler())
+        _logger.addHandler(RegistryHandler())
+        _logger.propagate = False
+    _logger.setLevel(PREFECTLITE_LOGGING_LEVEL.value())
+
+
+class ConsoleHandler(logging.Handler):
+    """Shows records on standard error, as ``21:31:37.513 | INFO    | Flow run 'x' - hello``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; a standard error that is closed or full loses it silently."""
+        stream = sys.stderr
+        if stream is None:
+            return
+        try:
+            line = self.format(record)
+            if record.levelno in _COLOURS and _has_colour():
+                line = f"{_COLOURS[record.levelno]}{line}{_RESET}"
+            try:
+                stream.write(line + "\n")
+            except UnicodeEncodeError:
+                encoding = stream.encoding or "ascii"
+                stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            return
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        run = getattr(record, "run", None)
+        if record.name == engine_logger.name or run is None:
+            source = record.name
+        elif isinstance(run, TaskRunContext):
+            source = f"Task run {run.task_run.name!r}"
+        else:
+            source = f"Flow run {run.flow_run.name!r}"
+        clock = _clock_text(record.created)
+        return f"{clock} | {record.levelname:<7} | {source} - {_message(record)}"
+
+
+class RegistryHandler(logging.Handler):
+    """Adds the records of runs to the registry, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._writer = _Writer()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add one record to those that the next write takes along."""
+        run: RunContext | None = getattr(record, "run", None)
+        if run is None:
+            return
+        task_run_id = run.task_run.id if isinstance(run, TaskRunContext) else None
+        line = LogLine(
+            run.flow_run.id,
+            task_run_id,
+            record.levelno,
+            record.name,
+            _message(record),
+            datetime.fromtimestamp(record.created, UTC),
+        )
+        try:
+            run.registry.add_log_line(line)
+        except RegistryError as error:
+            _report(error)
+        self._writer.wake(run.registry)
+
+
+class _Writer:
+    """The thread that puts lines on record when nothing else writes."""
+
+    def __init__(self) -> None:
+        self._is_due = False
+        self._process = 0
+        self._wakes: SimpleQueue[Registry] = SimpleQueue()
+
+    def wake(self, registry: Registry) -> None:
+        """Have the registry flushed a moment from now."""
+        if self._process != os.getpid():  # the first time, or in a forked child
+            self._process = os.getpid()
+            self._is_due = False
+            self._wakes = SimpleQueue()
+            _thread.start_new_thread(self._run, (self._wakes,))
+        if not self._is_due:
+            self._is_due = True
+            self._wakes.put(registry)
+
+    def _run(self, wakes: SimpleQueue[Registry]) -> None:
+        while True:
+            registry = wakes.get()
+            time.sleep(_LINGER_SECONDS)
+            self._is_due = False
+            try:
+                registry.flush_logs()
+            except RegistryError as error:
+                _report(error)
+
+
+_reported: set[str] = set()
+
+
+def _report(error: RegistryError) -> None:
+    """Say once on standard error that log lines are not being recorded."""
+    text = f"log lines are not being recorded: {error}"
+    if text not in _reported and sys.stderr is not None:
+        _reported.add(text)
+        try:
+            sys.stderr.write(text + "\n")
+        except (OSError, ValueError):
+            return
+
+
+def _message(record: logging.LogRecord) -> str:
+    """Return the message with its traceback, if it has one."""
+    if not record.args and not record.exc_info:
+        return str(record.msg)
+    message = record.getMessage()
+    if record.exc_info:
+        message = f"{message}\n{logging.Formatter().formatException(record.exc_info)}"
+    return message
+
+
+def _has_colour() -> bool:
+    return (
+        sys.stderr.isatty() and not NO_COLOR.value() and TERM.value() not in ("", "dumb")
+    )
+
+
+class _ClockText:
+    """The local time of day, formatted once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, created: float) -> str:
+        second = int(created)
+        if second != self._second:
+            self._text = time.strftime("%H:%M:%S", time.localtime(second))
+            self._second = second
+        return f"{self._text}.{int((created - second) * 1000):03d}"
+
+
+_clock_text = _ClockText()

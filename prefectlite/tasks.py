@@ -1,0 +1,274 @@
+"""The ``@task`` decorator.
+
+It only keeps the function and its options; ``task_engine`` runs them.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from pickle import PicklingError
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+
+from prefectlite.errors import UsageError
+from prefectlite.futures import TaskFuture
+from prefectlite.options import (
+    Hook,
+    Kind,
+    RunName,
+    TaskOptions,
+    check_function,
+    check_retries,
+    kind_of,
+)
+from prefectlite.retries import RetryDelay, checked_delay
+from prefectlite.task_engine import (
+    TaskRequest,
+    aiterate_task,
+    amap_task,
+    arun_task,
+    asubmit_task,
+    iterate_task,
+    map_task,
+    run_task,
+    submit_task,
+)
+from prefectlite.timeouts import checked_timeout
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskKeywords(TypedDict, total=False):
+    """The keywords of ``@task``; the decorator describes them."""
+
+    name: str | None
+    description: str | None
+    tags: Iterable[str]
+    task_run_name: RunName | None
+    retries: int
+    retry_delay_seconds: RetryDelay
+    retry_jitter_factor: float | None
+    timeout_seconds: float | None
+    cache_key_fn: Callable[..., str | None] | None
+    cache_expiration: timedelta | None
+    refresh_cache: bool
+    persist_result: bool | None
+    log_prints: bool | None
+    on_completion: Sequence[Hook] | None
+    on_failure: Sequence[Hook] | None
+
+
+class Task(Generic[P, R]):
+    """A function whose calls, inside a flow, are task runs.
+
+    Attributes:
+        fn: The function; call it to run it without a record.
+        name: The task's name.
+        options: All that it was decorated with.
+    """
+
+    def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
+        self._binding = type(fn) if isinstance(fn, staticmethod | classmethod) else None
+        function = getattr(fn, "__func__", fn) if self._binding else fn
+        self.fn = check_function("task", function)
+        self.kind = kind_of(self.fn)
+        self.options = _options(self.fn, keywords)
+        functools.update_wrapper(self, self.fn)
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.options.name
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the task here and return what the function returns, or raise what it raises.
+
+        Two more keywords are taken: ``return_state=True`` gives the final State instead, and
+        ``wait_for=[...]`` names futures that must have completed before.
+        """
+        request, return_state = self._request(args, kwargs)
+        if self.kind is Kind.SYNC:
+            state = run_task(request)
+            return cast(R, state if return_state else state.result())
+        if self.kind is Kind.ASYNC:
+            return cast(R, _awaited(request, return_state=return_state))
+        if self.kind is Kind.GENERATOR:
+            return cast(R, _items(request))
+        return cast(R, aiterate_task(request))
+
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R]:  # noqa: ANN401 - futures may stand for any argument
+        """Have the flow's task runner run the task, and return a future at once.
+
+        Futures among the arguments are replaced by their results when those are there. For an
+        async task on a running event loop the future itself is awaited first, as in Prefect 2.8:
+        ``future = await my_task.submit()``.
+        """
+        request, return_state = self._request(args, kwargs)
+        if self._is_on_loop():
+            return cast("TaskFuture[R]", _async_submitted(request, return_state=return_state))
+        future = submit_task(request)
+        return cast("TaskFuture[R]", future.wait() if return_state else future)
+
+    def map(self, *args: Any, **kwargs: Any) -> list[TaskFuture[R]]:  # noqa: ANN401 - as for submit
+        """Submit a run for each item of the iterables among the arguments; return the futures.
+
+        Values in ``unmapped(...)``, texts, and what cannot be iterated go whole to every run.
+
+        Raises:
+            MappingMissingIterable: There is nothing to iterate over.
+            MappingLengthMismatch: The iterables have different lengths.
+        """
+        request, return_state = self._request(args, kwargs)
+        if self._is_on_loop():
+            return cast("list[TaskFuture[R]]", amap_task(request))
+        futures = map_task(request)
+        if return_state:
+            return cast("list[TaskFuture[R]]", [future.wait() for future in futures])
+        return futures
+
+    def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
+        """Return the same task with some options changed."""
+        merged = {**_as_keywords(self.options), **keywords}
+        made: Task[P, R] = Task(self.fn, **cast(TaskKeywords, merged))
+        made._binding = self._binding
+        return made
+
+    def _request(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[TaskRequest, bool]:
+        if "return_state" not in kwargs and "wait_for" not in kwargs:
+            return TaskRequest(self, args, kwargs, ()), False
+        rest = dict(kwargs)
+        return_state = bool(rest.pop("return_state", False))
+        wait_for = rest.pop("wait_for", None) or ()
+        return TaskRequest(self, args, rest, wait_for), return_state
+
+    def _is_on_loop(self) -> bool:
+        asyncio = sys.modules.get("asyncio")
+        if asyncio is None or self.kind not in (Kind.ASYNC, Kind.ASYNC_GENERATOR):
+            return False
+        return asyncio._get_running_loop() is not None
+
+    def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
+        target = owner if self._binding is classmethod else instance
+        if target is None or self._binding is staticmethod:
+            return self
+        bound: Task[..., R] = object.__new__(type(self))
+        bound.__dict__.update(self.__dict__, fn=MethodType(self.fn, target))
+        return bound
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # By name, as functions pickle: the module's name means this object, not the function.
+        if "<" in self.fn.__qualname__:
+            raise PicklingError(f"{self.fn.__qualname__} is not at the top of a module")
+        owner = getattr(self.fn, "__self__", None)
+        return _load, (self.fn.__module__, self.fn.__qualname__, owner, self.options)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r}>"
+
+
+def _load(module: str, qualname: str, owner: object, options: TaskOptions) -> Task[..., Any]:
+    """Return the task that a pickle names."""
+    __import__(module)
+    found: Any = sys.modules[module]
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    if isinstance(found, Task):
+        task = found if owner is None else found.__get__(owner)
+    else:
+        task = Task(found)
+    if task.options != options:
+        task = task.with_options(**cast(TaskKeywords, _as_keywords(options)))
+    return task
+
+
+async def _awaited(request: TaskRequest, *, return_state: bool) -> object:
+    state = await arun_task(request)
+    return state if return_state else state.result()
+
+
+def _items(request: TaskRequest) -> Any:  # noqa: ANN401 - the items are the user's
+    state = yield from iterate_task(request)
+    return state.result()
+
+
+async def _async_submitted(request: TaskRequest, *, return_state: bool) -> object:
+    future = await asubmit_task(request)
+    return await future.wait() if return_state else future
+
+
+def _as_keywords(options: TaskOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in TaskOptions.__slots__}
+
+
+def _options(fn: Callable[..., Any], keywords: TaskKeywords) -> TaskOptions:
+    """Return checked options.
+
+    Raises:
+        UsageError: One is unknown, or has a value that it cannot have.
+    """
+    given: dict[str, Any] = dict(keywords)
+    for name in given.keys() - set(TaskOptions.__slots__):
+        raise UsageError(f"@task has no option {name!r}")
+    retries = check_retries(given.get("retries") or 0)
+    return TaskOptions(
+        **given
+        | {
+            "name": given.get("name") or fn.__name__,
+            "description": given.get("description") or fn.__doc__,
+            "tags": frozenset(given.get("tags") or ()),
+            "retries": retries,
+            "retry_delay_seconds": checked_delay(given.get("retry_delay_seconds") or 0, retries),
+            "timeout_seconds": checked_timeout(given.get("timeout_seconds")),
+            "on_completion": tuple(given.get("on_completion") or ()),
+            "on_failure": tuple(given.get("on_failure") or ()),
+        }
+    )
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    fn: None = None, /, **keywords: Unpack[TaskKeywords]
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(
+    fn: Callable[P, R] | None = None, /, **keywords: Unpack[TaskKeywords]
+) -> Task[P, R] | Callable[[Callable[P, R]], Task[P, R]]:
+    """Make a task of a function: its calls inside a flow are recorded, retried, timed, cached.
+
+    Works bare (``@task``) and called (``@task(retries=3)``), on functions, ``async def``, methods and
+    generators. A generator task runs while its items are taken; submitted, it gives their list. If
+    one is retried, its items are yielded again.
+
+    Args:
+        fn: The function.
+        **keywords: ``name``: the function's name if not given.
+            ``description``: the docstring if not given.
+            ``tags``: texts to find its runs by.
+            ``task_run_name``: a template over the parameters, such as ``"load {table}"``, or a
+            function that returns the name; ``NAME-N`` if not given.
+            ``retries``: how many more attempts a failure gets.
+            ``retry_delay_seconds``: between attempts; one number, a list with one for each retry,
+            or a function from the number of retries to such a list.
+            ``retry_jitter_factor``: stretch each delay by up to this share of it, at random.
+            ``timeout_seconds``: of each attempt; above it the attempt is TimedOut.
+            ``cache_key_fn``: a function ``(context, parameters) -> key or None``; a run whose key
+            an earlier one had takes that one's stored result and does not run.
+            ``cache_expiration``: how long such a result is good for; None is for ever.
+            ``refresh_cache``: run all the same, and store the new result.
+            ``persist_result``: store the result; where there is a cache key it is stored anyway.
+            ``log_prints``: make prints log records; None is as the flow has it.
+            ``on_completion``, ``on_failure``: hooks, called as ``hook(task, task_run, state)``.
+
+    Raises:
+        UsageError: An option is unknown or has a value that it cannot have.
+    """
+    if fn is None:
+        return lambda function: Task(function, **keywords)
+    return Task(fn, **keywords)
