@@ -1,0 +1,206 @@
+"""The command line: every other file here is one command, or one group of commands.
+
+``flow_run.py`` is ``prefectlite flow-run``. Its ``COMMANDS`` are plain functions, declared as
+``commands.py`` says; each is named by its function, and may return an exit code. A file whose one
+command has the file's own name is that command, without a second word: ``run.py``. The first line
+of a file's docstring is the help of its group.
+
+This file finds the command, reads the arguments, runs it, and turns what it raises into words and
+an exit code. It must never import a command that was not asked for, except to give help.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated
+
+from prefectlite import __version__, console
+from prefectlite.commands import (
+    Call,
+    Function,
+    Option,
+    read_arguments,
+    read_leading_options,
+)
+from prefectlite.errors import OutputClosedError, OutputError, PrefectLiteError
+from prefectlite.settings import PREFECTLITE_COMPLETE, PREFECTLITE_DEBUG
+
+if TYPE_CHECKING:
+    from prefectlite.usage import Group
+
+_INTERNAL_ERROR = 1
+_WORD = re.compile(r"[a-z]+(-[a-z]+)*", re.ASCII)
+_EXIT_CODES = """\
+Exit codes:
+  0    done; for a run: Completed
+  1    the run Failed or Crashed
+  2    wrong usage
+  3    not found
+  4    conflict: already final, not final, ambiguous
+  5    the registry, the infrastructure or the output cannot be used
+  124  the run TimedOut
+  130  interrupted
+  141  the reader of the output has gone
+  143  the run was Cancelled
+"""
+
+
+def options(
+    *,
+    color: Annotated[
+        console.Color, Option("--color", description="When to use colour.")
+    ] = console.Color.AUTO,
+    version: Annotated[bool, Option("--version", description="Show the version and exit.")] = False,
+) -> None:
+    """Run flows, and see what became of them."""
+    console.use_color(color)
+    if version:
+        console.out(f"prefectlite {__version__}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        arguments: Without the program's name.
+
+    Raises:
+        KeyboardInterrupt: The person pressed Ctrl-C.
+    """
+    exit_code = 0
+    try:
+        console.prepare()
+        console.use_color(console.Color.AUTO)
+        exit_code = _run(arguments)
+        console.flush()
+    except OutputError as error:
+        console.discard_output()
+        if not isinstance(error, OutputClosedError):
+            console.error(error)
+        # What became of a run matters more than who was there to read it.
+        return exit_code or error.exit_code
+    except PrefectLiteError as error:
+        console.error(error)
+        exit_code = error.exit_code
+    except KeyboardInterrupt:
+        _flush_after_all()
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line about it
+        _report_internal(error)
+        exit_code = _INTERNAL_ERROR
+    _flush_after_all()  # what was printed before an error; nothing where there was none
+    return exit_code
+
+
+def _flush_after_all() -> None:
+    """Print what is left of a command that did not end well; its exit code is settled."""
+    try:
+        console.flush()
+    except OutputError:
+        console.discard_output()
+
+
+def _run(arguments: Sequence[str]) -> int:
+    calls = None if PREFECTLITE_COMPLETE.value() else read_calls(arguments)
+    exit_code = 0
+    if calls is None:
+        from prefectlite import usage
+
+        reading = usage.read(options, every_command(), arguments, epilog=_EXIT_CODES)
+        calls, exit_code = reading.calls, reading.exit_code
+        if reading.stderr:
+            console.say(reading.stderr.rstrip("\n"))
+        if reading.stdout:
+            console.out(reading.stdout.rstrip("\n"))
+        if exit_code:
+            return exit_code
+    for function, values in calls:
+        exit_code = function(**values) or 0
+    return exit_code
+
+
+def read_calls(arguments: Sequence[str]) -> list[Call] | None:
+    """Return what to run for arguments that are right beyond doubt; None where Typer must judge."""
+    leading = read_leading_options(options, arguments)
+    if leading is None:
+        return None
+    values, rest = leading
+    if values["version"]:
+        return [(options, values)]
+    found = _find(rest)
+    if found is None:
+        return None
+    function, own = found
+    command_values = read_arguments(function, own)
+    if command_values is None:
+        return None
+    return [(options, values), (function, command_values)]
+
+
+def every_command() -> dict[str, Group | Function]:
+    """Return all commands and groups by their first word; imports them all."""
+    from prefectlite.usage import Group
+
+    commands: dict[str, Group | Function] = {}
+    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        module = _import(path.stem)
+        functions = _functions(module)
+        description = (module.__doc__ or "").partition("\n")[0]
+        single = functions.get("")
+        commands[_word(path.stem)] = single or Group(description, functions)
+    return commands
+
+
+def _find(arguments: Sequence[str]) -> tuple[Function, Sequence[str]] | None:
+    """Return the command that the first words name, and the arguments after them."""
+    if not arguments or not _WORD.fullmatch(arguments[0]):
+        return None
+    name = arguments[0].replace("-", "_")
+    try:
+        functions = _functions(_import(name))
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        return None
+    if "" in functions:
+        return functions[""], arguments[1:]
+    function = functions.get("".join(arguments[1:2]))
+    return function and (function, arguments[2:])
+
+
+def _import(name: str) -> ModuleType:
+    path = f"{__name__}.{name}"
+    __import__(path)
+    return sys.modules[path]
+
+
+def _functions(module: ModuleType) -> Mapping[str, Function]:
+    """Return a file's commands by their second word, which is empty where the file is one."""
+    functions: Sequence[Function] = module.COMMANDS
+    file_name = module.__name__.rpartition(".")[2]
+    if [function.__name__ for function in functions] == [file_name]:
+        return {"": functions[0]}
+    return {_word(function.__name__): function for function in functions}
+
+
+def _word(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _report_internal(error: Exception) -> None:
+    console.error(
+        f"internal error: {type(error).__name__}: {error}",
+        hint="this is a fault of prefectlite; set PREFECTLITE_DEBUG=1 to see where",
+    )
+    try:
+        is_debugging = PREFECTLITE_DEBUG.value()
+    except PrefectLiteError:
+        return
+    if is_debugging:
+        import traceback
+
+        console.say("".join(traceback.format_exception(error)).rstrip())

@@ -1,0 +1,293 @@
+"""See flow runs, read their logs, and delete them.
+
+``prefectlite flow-run``. Everything but ``delete`` reads the registry and never writes to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import islice
+from typing import Annotated
+
+from prefectlite import console
+from prefectlite.commands import Argument, Option
+from prefectlite.errors import NotFoundError, RunNotFinalError
+from prefectlite.records import FlowRun, LogLine
+from prefectlite.registry import DEFAULT_LIMIT, Registry, open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
+
+# Lines are read in pieces of this size: a reader that holds the registry for long stops checkpoints,
+# and all lines of a run may not fit into memory.
+_LINES_AT_ONCE = 2_000
+
+_Reference = Annotated[
+    str, Argument("The flow run's id, the start of it, or its name.", metavar="ID")
+]
+
+
+class Level(StrEnum):
+    """The levels of log lines, by name."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+
+    @property
+    def number(self) -> int:
+        """The level as ``logging`` counts: 10 for debug, 10 more for each of the next."""
+        return 10 * (1 + [*Level].index(self))
+
+
+def ls(
+    *,
+    state: Annotated[
+        list[str] | None,
+        Option(
+            "--state",
+            "-s",
+            description="Only those in this state, by its name or type; may be repeated.",
+            metavar="STATE",
+        ),
+    ] = None,
+    flow: Annotated[
+        list[str] | None,
+        Option(
+            "--flow",
+            "-f",
+            description="Only those of the flow of this name; may be repeated.",
+            metavar="NAME",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        Option(
+            "--limit",
+            "-n",
+            description=f"At most this many; {DEFAULT_LIMIT} if not given.",
+            metavar="N",
+            minimum=1,
+        ),
+    ] = None,
+    as_json: Annotated[bool, Option("--json", description="Print a JSON list.")] = False,
+) -> None:
+    """List flow runs, newest first.
+
+    Examples:
+        prefectlite flow-run ls --state failed --state crashed
+        prefectlite flow-run ls --flow my-flow --limit 1 --json
+    """
+    flow_runs = _registry().list_flow_runs(
+        states=state or (), flow_names=flow or (), limit=limit or DEFAULT_LIMIT + 1
+    )
+    is_cut = not limit and len(flow_runs) > DEFAULT_LIMIT
+    if is_cut:
+        flow_runs.pop()
+    if as_json:
+        console.out_json([flow_run.dict() for flow_run in flow_runs])
+    else:
+        _print_table(flow_runs)
+    if is_cut:
+        console.note(f"these are the newest {DEFAULT_LIMIT}; --limit N shows more")
+
+
+def inspect(
+    id: _Reference,  # noqa: A002 - the name of the argument
+    *,
+    as_json: Annotated[bool, Option("--json", description="Print one JSON object.")] = False,
+) -> None:
+    """Show a flow run: its states, task runs and subflow runs.
+
+    Examples:
+        prefectlite flow-run inspect gigantic-cockatoo
+        prefectlite flow-run inspect 3f2a9c1e --json
+    """
+    registry = _registry()
+    flow_run = registry.find_flow_run(id)
+    history = registry.state_history(flow_run)
+    counts = registry.count_task_runs(flow_run.id)
+    subflow_runs = registry.list_flow_runs(parent_flow_run_id=flow_run.id, limit=None)
+    if as_json:
+        console.out_json(
+            {
+                **flow_run.dict(),
+                "states": [change.dict() for change in history],
+                "task_run_counts": counts,
+                "subflow_runs": [subflow_run.dict() for subflow_run in subflow_runs],
+            }
+        )
+        return
+    _print_fields(flow_run)
+    console.out()
+    console.out_history(history)
+    if counts:
+        console.out()
+        console.out_table(
+            ["TASK RUNS", "STATE"], [[str(count), name] for name, count in counts.items()]
+        )
+    if subflow_runs:
+        console.out("\nSubflow runs")
+        _print_table(subflow_runs)
+
+
+def logs(
+    id: _Reference,  # noqa: A002 - the name of the argument
+    *,
+    level: Annotated[
+        Level,
+        Option(
+            "--level", "-l", description="Only lines of this level and above.", ignore_case=True
+        ),
+    ] = Level.DEBUG,
+    limit: Annotated[
+        int | None,
+        Option("--limit", description="Only the first N lines.", metavar="N", minimum=1),
+    ] = None,
+    tail: Annotated[
+        int | None,
+        Option("--tail", "-n", description="Only the last N lines.", metavar="N", minimum=1),
+    ] = None,
+    as_json: Annotated[bool, Option("--json", description="Print one JSON object a line.")] = False,
+) -> None:
+    """Print the log lines of a flow run and its task runs.
+
+    The oldest comes first.
+
+    Examples:
+        prefectlite flow-run logs gigantic-cockatoo --level warning
+        prefectlite flow-run logs 3f2a9c1e --tail 20
+    """
+    registry = _registry()
+    flow_run = registry.find_flow_run(id)
+    lines = (line for line in _read_lines(registry, flow_run.id) if line.level >= level.number)
+    chosen: Iterable[LogLine] = islice(lines, limit)
+    if tail is not None:
+        chosen = deque(chosen, maxlen=tail)
+    if as_json:
+        for line in chosen:
+            console.out_json_line(line.dict())
+        return
+    sources = _Sources(registry, flow_run)
+    for line in chosen:
+        source = sources.name(line)
+        console.out(console.log_text(line.timestamp, line.level, source, line.message))
+
+
+def delete(
+    ids: Annotated[list[str], Argument("Flow runs: ids, starts of ids, or names.", metavar="ID")],
+    *,
+    force: Annotated[
+        bool, Option("--force", description="Delete also runs that are not in a final state.")
+    ] = False,
+    as_json: Annotated[
+        bool, Option("--json", description="Print a JSON list of the deleted runs.")
+    ] = False,
+) -> None:
+    """Delete flow runs with their task runs, states and logs. Subflow runs stay.
+
+    Nothing is deleted unless all of them can be.
+
+    Examples:
+        prefectlite flow-run delete gigantic-cockatoo
+        prefectlite flow-run delete 3f2a9c1e 77b0d4aa --force
+    """
+    registry = open_registry(PREFECTLITE_REGISTRY.value())
+    found = [registry.find_flow_run(reference) for reference in ids]
+    flow_runs = {flow_run.id: flow_run for flow_run in found}
+    for flow_run in flow_runs.values():
+        if not force and not flow_run.state.is_final():
+            raise RunNotFinalError(
+                f"flow run {flow_run.name!r} is {flow_run.state.name}, which is not final",
+                hint="wait for its end, or delete it with --force",
+            )
+    for flow_run in flow_runs.values():
+        registry.delete_flow_run(flow_run.id)
+        console.say(f"Deleted flow run '{console.escaped(flow_run.name)}' ({flow_run.id})")
+    if as_json:
+        console.out_json([flow_run.dict() for flow_run in flow_runs.values()])
+
+
+class _Sources:
+    """Says whose each log line is; asks the registry for a task run's name once."""
+
+    def __init__(self, registry: Registry, flow_run: FlowRun) -> None:
+        self._registry = registry
+        self._flow_run = f"Flow run {flow_run.name!r}"
+        self._task_runs: dict[str, str] = {}
+
+    def name(self, line: LogLine) -> str:
+        """Return what stands before the dash of a line."""
+        if line.logger == "prefectlite.flow_runs":
+            return self._flow_run
+        if line.logger == "prefectlite.task_runs" and line.task_run_id is not None:
+            return self._task_run(line.task_run_id)
+        return line.logger
+
+    def _task_run(self, task_run_id: str) -> str:
+        known = self._task_runs.get(task_run_id)
+        if known is None:
+            try:
+                known = f"Task run {self._registry.find_task_run(task_run_id).name!r}"
+            except NotFoundError:
+                known = f"Task run {task_run_id!r}"
+            self._task_runs[task_run_id] = known
+        return known
+
+
+def _registry() -> Registry:
+    return open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
+
+
+def _read_lines(registry: Registry, flow_run_id: str) -> Iterator[LogLine]:
+    after = 0
+    while lines := registry.read_logs(flow_run_id, after=after, limit=_LINES_AT_ONCE):
+        yield from lines
+        after = lines[-1].position
+
+
+def _print_table(flow_runs: list[FlowRun]) -> None:
+    ids = console.id_texts([flow_run.id for flow_run in flow_runs])
+    console.out_table(
+        ["ID", "FLOW", "NAME", "STATE", "STARTED", "DURATION"],
+        [
+            [
+                id_,
+                flow_run.flow_name,
+                flow_run.name,
+                console.state_text(flow_run.state),
+                console.moment_text(flow_run.started_at),
+                console.seconds_text(flow_run.duration_seconds),
+            ]
+            for id_, flow_run in zip(ids, flow_runs, strict=True)
+        ],
+        cut=["FLOW", "NAME"],
+    )
+
+
+def _print_fields(flow_run: FlowRun) -> None:
+    console.out_fields(
+        {
+            "Flow run": flow_run.name,
+            "ID": flow_run.id,
+            "Flow": flow_run.flow_name,
+            "State": console.state_text(flow_run.state),
+            "Message": flow_run.state.message or "",
+            "Parameters": console.json_text(flow_run.parameters) if flow_run.parameters else "",
+            "Tags": ", ".join(flow_run.tags),
+            "Version": flow_run.version or "",
+            "Entrypoint": flow_run.entrypoint or "",
+            "Parent flow run": flow_run.parent_flow_run_id or "",
+            "Parent task run": flow_run.parent_task_run_id or "",
+            "Attempts": str(flow_run.run_count),
+            "Created": console.moment_text(flow_run.created_at),
+            "Started": console.moment_text(flow_run.started_at),
+            "Ended": console.moment_text(flow_run.ended_at),
+            "Duration": console.seconds_text(flow_run.duration_seconds),
+        }
+    )
+
+
+COMMANDS = (ls, inspect, logs, delete)

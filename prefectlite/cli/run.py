@@ -1,0 +1,225 @@
+"""Run a flow here and now, and exit as it ended.
+
+``prefectlite run``. Log lines go to stderr; stdout is the flow's own, but for ``--json``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from prefectlite import console
+from prefectlite.commands import Argument, Option
+from prefectlite.entrypoints import load_flow
+from prefectlite.errors import ParameterTypeError, PrefectLiteError, UsageError
+from prefectlite.flow_engine import FlowRequest
+from prefectlite.json_values import to_json_value
+from prefectlite.options import Kind
+from prefectlite.parameters import from_text
+from prefectlite.registry import open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.states import State
+
+if TYPE_CHECKING:
+    from prefectlite.flows import Flow
+
+_FAILED = 1
+_TIMED_OUT = 124
+_CANCELLED = 143
+
+
+def run(
+    entrypoint: Annotated[
+        str,
+        Argument(
+            "The flow: 'path.py:flow' or 'module:flow'; the part after the colon may be left"
+            " out where there is one flow.",
+            metavar="ENTRYPOINT",
+        ),
+    ],
+    *,
+    param: Annotated[
+        list[str] | None,
+        Option(
+            "--param",
+            "-p",
+            description="A parameter: JSON, or else plain text; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    params: Annotated[
+        str | None,
+        Option(
+            "--params",
+            description="All parameters as a JSON object, or @FILE, or - for stdin.",
+            metavar="JSON",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, Option("--name", description="The flow run's name.", metavar="NAME")
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        Option("--tag", description="A tag of the flow run; may be repeated.", metavar="TAG"),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        Option(
+            "--timeout",
+            description="Seconds that the flow may take, instead of its own timeout.",
+            metavar="SECONDS",
+            minimum=0,
+        ),
+    ] = None,
+    no_progress: Annotated[
+        bool, Option("--no-progress", description="Show no progress on a terminal.")
+    ] = False,
+    as_json: Annotated[
+        bool, Option("--json", description="Print the flow run, when it has ended, as JSON.")
+    ] = False,
+) -> int:
+    """Run a flow here and now, and exit as it ended.
+
+    The exit code is 0 for Completed, 1 for Failed or Crashed, 124 for TimedOut, 130 for Ctrl-C and
+    143 for Cancelled or SIGTERM.
+
+    Examples:
+        prefectlite run prefectlite.examples.hello -p name=you
+        prefectlite run my_flows.py:etl --params @etl.json --timeout 600
+    """
+    flow = load_flow(entrypoint)
+    if timeout is not None:
+        flow = flow.with_options(timeout_seconds=timeout)
+    parameters = _from_document(params) | from_text(flow.fn, _pairs(param or []))
+    request = FlowRequest(
+        flow,
+        (),
+        parameters,
+        name=name,
+        tags=frozenset(tag or ()),
+        entrypoint=entrypoint,
+    )
+    state = _run(flow, request, show_progress=not no_progress)
+    if isinstance(state.data, ParameterTypeError) and request.flow_run is not None:
+        if request.flow_run.run_count == 0:  # it was refused before it began
+            raise state.data
+    if as_json:
+        _print_json(request, state)
+    return _exit_code(request, state)
+
+
+def _run(flow: Flow[..., object], request: FlowRequest, *, show_progress: bool) -> State:
+    if show_progress and sys.stderr.isatty():
+        from prefectlite.progress import Progress
+
+        with Progress(request):
+            return _finished(flow, request)
+    return _finished(flow, request)
+
+
+def _finished(flow: Flow[..., object], request: FlowRequest) -> State:
+    """Run the flow to its end, whatever its kind, and return its final state."""
+    if flow.kind is Kind.SYNC:
+        return cast(State, flow.start(request, return_state=True))
+    if flow.kind is Kind.GENERATOR:
+        from prefectlite.flow_engine import iterate_flow
+
+        return _exhausted(iterate_flow(request))
+    import asyncio
+
+    if flow.kind is Kind.ASYNC:
+        return asyncio.run(cast(Any, flow.start(request, return_state=True)))
+    return asyncio.run(_aexhausted(request))
+
+
+def _exhausted(steps: Any) -> State:  # noqa: ANN401 - a generator of the user's items
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            state: State = stop.value
+            return state
+
+
+async def _aexhausted(request: FlowRequest) -> State:
+    from prefectlite.flow_engine import aiterate_flow
+
+    async for _ in aiterate_flow(request):
+        pass
+    if request.flow_run is None:
+        raise PrefectLiteError("the flow ended before it was on record")
+    return request.flow_run.state
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise UsageError(f"-p {text!r} is not KEY=VALUE", hint="such as: -p name=you")
+        pairs[key] = value
+    return pairs
+
+
+def _from_document(text: str | None) -> dict[str, object]:
+    """Return the parameters that ``--params`` gives.
+
+    Raises:
+        UsageError: They cannot be read, or are no JSON object.
+    """
+    if text is None:
+        return {}
+    import json
+
+    source = "--params"
+    try:
+        if text == "-":
+            source, text = "stdin", sys.stdin.read()
+        elif text.startswith("@"):
+            source = text[1:]
+            text = Path(source).read_text(encoding="utf-8")
+        document = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the parameters in {source} cannot be read: {error}",
+            hint='they are a JSON object: --params \'{"name": "you"}\'',
+        ) from error
+    if not isinstance(document, Mapping):
+        raise UsageError(
+            f"the parameters in {source} are no JSON object",
+            hint='such as: --params \'{"name": "you"}\'',
+        )
+    return dict(document)
+
+
+def _print_json(request: FlowRequest, state: State) -> None:
+    if request.flow_run is None:
+        return
+    registry = open_registry(PREFECTLITE_REGISTRY.value())
+    result = to_json_value(state.result()) if state.is_completed() else None
+    console.out_json(
+        {
+            **request.flow_run.dict(),
+            "task_run_counts": registry.count_task_runs(request.flow_run.id),
+            "result": result,
+        }
+    )
+
+
+def _exit_code(request: FlowRequest, state: State) -> int:
+    if state.is_completed():
+        return 0
+    if request.flow_run is not None:
+        run = request.flow_run
+        console.error(
+            f"flow run {run.name!r} is {state.name}: {state.message}",
+            hint=f"see: prefectlite flow-run logs {run.id[:8]}",
+        )
+    if state.is_cancelled():
+        return _CANCELLED
+    return _TIMED_OUT if state.name == "TimedOut" else _FAILED
+
+
+COMMANDS = (run,)

@@ -1,0 +1,98 @@
+"""What every test gets: a home folder of its own, whatever the person's environment says."""
+
+import os
+import select
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import prefectlite
+
+_OURS = ("PREFECTLITE_", "_PREFECTLITE_", "PREFECT_")
+#: How long a test waits for another process before it gives up on it.
+DEADLINE_SECONDS = 60
+_SOURCES = str(Path(prefectlite.__file__).parents[1])
+# What changes how Python writes would hide a fault in how we do, or be one that is not ours.
+_PYTHON = ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8")
+_TERMINAL = ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", "LINES", "LC_ALL", "LC_CTYPE", "LANG")
+
+
+@pytest.fixture(autouse=True)
+def _no_real_home(tmp_path, monkeypatch):
+    """Keep every test, and what it starts, away from the person's own files and settings."""
+    for name in list(os.environ):
+        if name.startswith(_OURS) or name in _TERMINAL or name in _PYTHON:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user" / "data"))
+    monkeypatch.setenv("PREFECTLITE_HOME", str(tmp_path / "home"))
+    yield
+    sqlite = sys.modules.get("prefectlite.registry.sqlite")
+    if sqlite is not None:
+        sqlite._close_all()
+
+
+@pytest.fixture
+def home(tmp_path):
+    """The folder that PREFECTLITE_HOME names; it does not exist yet."""
+    return tmp_path / "home"
+
+
+class Started:
+    """A process that runs a test's own Python code, and says when it is ready."""
+
+    def __init__(self, code, arguments, options):
+        environment = {**os.environ, "PYTHONPATH": _SOURCES, **options.pop("env", {})}
+        prefix = options.pop("prefix", [])  # a command that starts another, such as unshare(1)
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            **options,
+        )
+        self.pid = self.process.pid
+
+    def line(self):
+        """Wait for one line of its stdout and return it; it must then wait for ``tell``."""
+        readable, _, _ = select.select([self.process.stdout], [], [], DEADLINE_SECONDS)
+        assert readable, "the process said nothing"
+        line = self.process.stdout.readline()
+        assert line, f"the process ended: {self.process.communicate()[1]}"
+        return line.rstrip("\n")
+
+    def tell(self, text="go"):
+        """Send it one line."""
+        self.process.stdin.write(f"{text}\n")
+        self.process.stdin.flush()
+
+    def end(self, exit_code=0):
+        """Wait until it ends, with this exit code, and return the rest of its stdout."""
+        out, error = self.process.communicate(timeout=DEADLINE_SECONDS)
+        assert self.process.returncode == exit_code, error
+        return out
+
+    def kill(self):
+        """End it as a power cut would, and wait until it is gone."""
+        self.process.kill()
+        return self.process.communicate(timeout=DEADLINE_SECONDS)[0]
+
+
+@pytest.fixture
+def start_python():
+    """Start Python code in another process; what still runs at the end of the test is killed."""
+    started = []
+
+    def start(code, *arguments, **options):
+        started.append(Started(code, [str(argument) for argument in arguments], options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.stdout and not one.process.stdout.closed:
+            one.kill()
