@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+# From here on, a duration of three digits says nothing more than one of two.
+_ONE_DECIMAL_SECONDS = 9.95
 
 #: Seconds since an unspecified start; never steps back. The clock of every deadline.
 monotonic = time.monotonic
@@ -33,15 +35,15 @@ def from_microseconds(microseconds: int) -> datetime:
 
 def duration_text(seconds: float) -> str:
     """Return a duration in seconds as a person writes it: ``0.2s``, ``45s``, ``3m12s``, ``2h05m``."""
-    if seconds < 10:
+    if seconds < _ONE_DECIMAL_SECONDS:
         return f"{seconds:.1f}s"
-    if seconds < 60:
-        return f"{seconds:.0f}s"
     minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}m{rest:02d}s"
+    if not minutes:
+        return f"{rest}s"
     hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours}h{minutes:02d}m"
+    if not hours:
+        return f"{minutes}m{rest:02d}s"
     days, hours = divmod(hours, 24)
+    if not days:
+        return f"{hours}h{minutes:02d}m"
     return f"{days}d{hours:02d}h"

@@ -7,18 +7,22 @@ for a reason that was measured or is documented:
   starves writers, and a transaction that reads before it writes can fail at once.
 - Checkpoints happen only inside the gate, by count: SQLite 3.7.0 to 3.51.2 can lose a commit when
   one connection checkpoints while another writes (sqlite.org/wal.html).
-- One connection a process, for all threads. ``fork`` drops it in the child without closing it:
-  closing would release the parent's POSIX locks and could write in its name.
+- One connection a process, for all threads; and none is open across ``fork``. SQLite remembers in
+  memory which locks its process has, and a child inherits the memory without the locks: a new
+  connection of the child then believes in locks that it does not hold, and the parent, when it
+  closes, removes the log into which the child still writes (sqlite.org/howtocorrupt.html, 2.6).
 - Once it exists, the file is opened by nothing but SQLite, for the same reason.
 - No cursor outlives a call: an open one would stop checkpoints.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-import sqlite3
+import sqlite3  # noqa: TID251 - this is where it is talked to
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -27,12 +31,14 @@ from prefectlite.errors import (
     RegistryCorruptError,
     RegistryError,
     RegistryFullError,
+    RegistryLockTimeoutError,
     RegistryNewerError,
     RegistryReadOnlyError,
     RegistryUnavailableError,
 )
 from prefectlite.filesystems import SAFE_TYPES, filesystem_type
 from prefectlite.locks import WriteGate
+from prefectlite.rows import storable
 from prefectlite.settings import (
     PREFECTLITE_ALLOW_NETWORK_FILESYSTEM,
     PREFECTLITE_REGISTRY_LOCK_SECONDS,
@@ -46,6 +52,11 @@ APPLICATION_ID = 0x70666C74
 # By count and not by size, because a PASSIVE checkpoint does not shrink the log: by size it would
 # run at every commit from the first time on. 300 commits are about 5 MB of log.
 _COMMITS_PER_CHECKPOINT = 300
+# What a process that ends leaves to the next one to checkpoint, at most.
+_LARGE_LOG_BYTES = 4_000_000
+# How long a fork waits for a write of another thread to end. A write takes far less, unless it waits
+# for a process that is stopped.
+_FORK_SECONDS = 5.0
 # Only readers that recover a log, and other programs, can make SQLite wait: writers hold the gate.
 _BUSY_MILLISECONDS = 10_000
 
@@ -65,6 +76,11 @@ _ERRORS: dict[int, tuple[type[RegistryError], str, str | None]] = {
         "cannot grow: the disk is full",
         "free some space and run it again; what was on record is intact",
     ),
+    sqlite3.SQLITE_BUSY: (
+        RegistryLockTimeoutError,
+        "is locked by another program",
+        "close what else has it open, such as a sqlite3 shell",
+    ),
     sqlite3.SQLITE_READONLY: (
         RegistryReadOnlyError,
         "cannot be written",
@@ -82,7 +98,8 @@ class Database:
     """A file of tables, at the newest schema, safe to share between processes.
 
     Args:
-        path: The file, absolute. A folder that is missing is made with mode 0700, the file 0600.
+        path: The file, absolute and free of symbolic links, because the gate lies beside it and
+            two names for one file must not mean two gates. A folder that is missing is made with mode 0700, the file 0600.
         migrations: The folder of ``0001_*.sql``, ``0002_*.sql`` ...; each is one transaction.
         schema_version: The number of the last migration, so that none need be listed to open.
         read_only: Never write. A file that does not exist is then an empty one, in memory.
@@ -98,8 +115,10 @@ class Database:
         self.read_only = read_only
         self._migrations = migrations
         self._schema_version = schema_version
+        self._log = path.with_name(path.name + "-wal")
         self._connection: sqlite3.Connection | None = None
         self._gate: WriteGate | None = None
+        self._is_stand_in = False
         self._process = 0
         self._lock = threading.Lock()
         self._commits = 0
@@ -113,15 +132,23 @@ class Database:
         try:
             with self._lock:
                 return self._connected().execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise self._translated(error) from error
 
-    def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+    def write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        durable: bool = False,
+        undo: Callable[[], None] | None = None,
+    ) -> T:
         """Do ``work`` in one transaction: all of it is committed, or nothing.
 
         Args:
             work: Executes statements on the connection; it must not commit or keep a cursor.
             durable: Return only when a power cut cannot undo it.
+            undo: Takes back what ``work`` did to the memory of this process; called before the
+                next write, and only where nothing was committed.
         """
         if self.read_only:
             raise RegistryReadOnlyError(f"the registry {self.path} was opened for reading only")
@@ -131,7 +158,7 @@ class Database:
                 if durable:
                     connection.execute("PRAGMA synchronous=FULL")
                 try:
-                    return self._transaction(connection, work)
+                    return self._transaction(connection, work, undo)
                 finally:
                     if durable:
                         connection.execute("PRAGMA synchronous=NORMAL")
@@ -141,89 +168,144 @@ class Database:
     def close(self) -> None:
         """Move the log into the file and let go of both. A later call opens them again."""
         with self._lock:
+            if self._process != os.getpid():
+                self._abandon()
             connection, gate = self._connection, self._gate
             self._connection = self._gate = None
-            if connection is None or self._process != os.getpid():
-                return
             try:
-                if gate is None:
-                    connection.close()
-                else:
-                    self._close_writer(connection, gate)
-            except sqlite3.Error as error:
+                if connection is not None:
+                    self._close(connection, gate)
+            except (sqlite3.Error, OSError) as error:
                 raise self._translated(error) from error
+            finally:
+                if gate is not None:
+                    gate.close()
+
+    def pause(self) -> bool:
+        """Close the connection until ``resume``, so that none is open across ``fork``.
+
+        Returns:
+            False where that was not to be had: another thread waits for the gate, or this one was
+            interrupted in a write by the signal handler that forks.
+        """
+        if not self._lock.acquire(timeout=_FORK_SECONDS):
+            return False
+        connection, gate = self._connection, self._gate
+        if not self._is_stand_in:
+            self._connection = self._gate = None
+            with suppress(sqlite3.Error):
+                if connection is not None:
+                    connection.close()
+            if gate is not None:
+                gate.close()
+        return True
+
+    def resume(self) -> None:
+        """Let others go on after ``pause``; the next of them opens a new connection."""
+        self._lock.release()
 
     def forget(self) -> None:
-        """Drop the connection without closing it; for a child process, right after ``fork``."""
+        """Begin anew in a forked child, without closing what the parent may have left open."""
+        self._lock = threading.Lock()
+        self._commits = 0
+        self._abandon()
+
+    def _abandon(self) -> None:
         if self._connection is not None:
             _ABANDONED.append(self._connection)
         if self._gate is not None:
-            self._gate.close()
+            self._gate.forget()
         self._connection = self._gate = None
-        self._lock = threading.Lock()
-        self._commits = 0
 
     def _transaction(
-        self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]
+        self,
+        connection: sqlite3.Connection,
+        work: Callable[[sqlite3.Connection], T],
+        undo: Callable[[], None] | None,
     ) -> T:
         gate = self._gate
         if gate is None:
             raise RegistryReadOnlyError(f"the registry {self.path} has no write gate")
         try:
             gate.enter()
-            connection.execute("BEGIN IMMEDIATE")
+            if connection.in_transaction:  # an interruption struck the rollback of the last one
+                connection.execute("ROLLBACK")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 result = work(connection)
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                # A signal's exception can land right after the commit: nothing to undo then.
+                if undo and (connection.in_transaction or isinstance(error, sqlite3.Error)):
+                    undo()
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
             self._commits += 1
             if self._commits % _COMMITS_PER_CHECKPOINT == 0:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._checkpoint(connection)
             return result
         finally:
             gate.leave()
 
-    def _close_writer(self, connection: sqlite3.Connection, gate: WriteGate) -> None:
-        # SQLite checkpoints by itself when the last connection closes: inside the gate too.
-        try:
-            gate.enter()
-            connection.close()
-        finally:
-            gate.leave()
-            gate.close()
+    def _checkpoint(self, connection: sqlite3.Connection) -> None:
+        # It fails where the disk is full, say; but what was committed is safe in the log, and an
+        # error here would tell the writer that it was not. The next one tries again.
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def _close(self, connection: sqlite3.Connection, gate: WriteGate | None) -> None:
+        # The last connection to close checkpoints and removes the log by itself, with the file
+        # locked against every other: that needs no gate, so a stopped process that holds it does
+        # not keep this one from its end.
+        is_large = self._commits and self._log.stat().st_size > _LARGE_LOG_BYTES
+        # Beside a process that lives long and commits nothing, no other is ever the last, and those
+        # that live shortly do not get to the count.
+        if gate is not None and is_large and gate.try_enter():
+            self._checkpoint(connection)
+        connection.close()
 
     def _connected(self) -> sqlite3.Connection:
         """Return this process's connection, opening it where there is none."""
         if self._process != os.getpid():
-            if self._connection is not None:  # forked by something else than os.fork
-                _ABANDONED.append(self._connection)
-            self._connection = self._gate = None
+            self._abandon()  # there is one only after a fork that Python did not see
             self._process = os.getpid()
+        if self._is_stand_in and self.path.exists():
+            self._connection = None
         if self._connection is None:
             self._connection = self._open()
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
         try:
-            if not self.read_only:
-                self._create_files()
-                self._gate = WriteGate(
-                    self.path.with_suffix(".lock"),
-                    timeout_seconds=PREFECTLITE_REGISTRY_LOCK_SECONDS.value(),
+            self._is_stand_in = self.read_only and not self.path.exists()
+            if self._is_stand_in:
+                connection = sqlite3.connect(
+                    ":memory:", isolation_level=None, check_same_thread=False
                 )
-                connection = self._connect("rw")
-                self._prepare(connection)
-            elif self.path.exists():
-                connection = self._open_reader()
-            else:
-                connection = sqlite3.connect(":memory:", **_CONNECT)
                 self._migrate(connection, 0)
+                return connection
+            return self._open_reader() if self.read_only else self._open_writer()
         except (sqlite3.Error, OSError) as error:
-            self._connection = self._gate = None
             raise self._translated(error) from error
+
+    def _open_writer(self) -> sqlite3.Connection:
+        self._create_files()
+        connection = self._connect("rw")
+        try:
+            gate = WriteGate(
+                self.path.with_suffix(".lock"),
+                timeout_seconds=PREFECTLITE_REGISTRY_LOCK_SECONDS.value(),
+            )
+            try:
+                self._prepare(connection, gate)
+            except BaseException:
+                gate.close()
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        self._gate = gate
         return connection
 
     def _open_reader(self) -> sqlite3.Connection:
@@ -231,10 +313,10 @@ class Database:
         try:
             version = self._version(connection)
         except sqlite3.OperationalError:
+            connection.close()
             # A reader of a write-ahead log needs to write its index. Where it may not, and there
             # is no log, the file alone is the whole truth.
-            log = self.path.with_name(self.path.name + "-wal")
-            if log.exists() and log.stat().st_size:
+            if self._log.exists() and self._log.stat().st_size:
                 raise
             connection = self._connect("ro&immutable=1")
             version = self._version(connection)
@@ -248,16 +330,17 @@ class Database:
 
     def _create_files(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            os.close(os.open(self.path, flags, 0o600))
-        except FileExistsError:
-            return
+        if not self.path.exists():
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with suppress(FileExistsError):  # another process was first
+                os.close(os.open(self.path, flags, 0o600))
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         # "?", "#" and "%" would end or change the path of a URI.
         path = str(self.path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-        connection = sqlite3.connect(f"file:{path}?mode={mode}", uri=True, **_CONNECT)
+        connection = sqlite3.connect(
+            f"file:{path}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+        )
         connection.execute(f"PRAGMA busy_timeout={_BUSY_MILLISECONDS}")
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
@@ -281,14 +364,11 @@ class Database:
             )
         return int(version)
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: sqlite3.Connection, gate: WriteGate) -> None:
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA synchronous=NORMAL")
         ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
         if self._version(connection) == self._schema_version and mode == "wal":
-            return
-        gate = self._gate
-        if gate is None:
             return
         try:
             gate.enter()
@@ -312,36 +392,78 @@ class Database:
                     f"PRAGMA user_version={number};\nCOMMIT;"
                 )
 
+    def damaged(self, error: Exception) -> RegistryError:
+        """Return the error for a row that makes no sense."""
+        kind, what, hint = _ERRORS[sqlite3.SQLITE_CORRUPT]
+        return kind(f"the registry {self.path} {what}: {error}", hint=hint)
+
     def _translated(self, error: Exception) -> RegistryError:
-        if isinstance(error, RegistryError):
-            return error
         if isinstance(error, OSError) and error.errno in _ERRNO:
             code = _ERRNO[error.errno]
         else:
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if str(error).startswith("Could not decode to UTF-8"):  # the sqlite3 module's, without code
+            code = sqlite3.SQLITE_CORRUPT
         kind, what, hint = _ERRORS.get(code, _UNAVAILABLE)
         detail = "" if code in _ERRORS else f": {error}"
         return kind(f"the registry {self.path} {what}{detail}", hint=hint)
 
 
-_ERRNO = {28: sqlite3.SQLITE_FULL, 30: sqlite3.SQLITE_READONLY}  # ENOSPC, EROFS
-_CONNECT = {"isolation_level": None, "check_same_thread": False, "cached_statements": 64}
+class Where:
+    """The WHERE clause of a SELECT, as its conditions are known."""
+
+    def __init__(self) -> None:
+        self._conditions: list[str] = []
+        self._values: list[object] = []
+
+    def add(self, condition: str, *values: object) -> None:
+        """Add a condition with a ``?`` for each value."""
+        self._conditions.append(condition)
+        self._values += [storable(item) if isinstance(item, str) else item for item in values]
+
+    def add_any(self, expression: str, values: Collection[str]) -> None:
+        """Add that an expression is one of the values; nothing where there are none."""
+        if values:
+            self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
+
+    def values(self, limit: int | None) -> list[object]:
+        """Return the values to bind, with the limit last; -1 is none to SQLite."""
+        return [*self._values, -1 if limit is None else limit]
+
+    def __str__(self) -> str:
+        return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+
+
+_ERRNO = {errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EROFS: sqlite3.SQLITE_READONLY}
 _DATABASES: WeakSet[Database] = WeakSet()
-# Connections of a parent process: kept for ever, because even their destructor would close them.
+# Connections that a parent process had open: kept, because their destructor would close them.
 _ABANDONED: list[sqlite3.Connection] = []
+_FORKING = threading.local()
 
 
-def _forget_after_fork() -> None:
-    for database in list(_DATABASES):
-        database.forget()
+def _before_fork() -> None:
+    # In one order, so that two threads that fork at once do not wait for each other.
+    _FORKING.paused = [each for each in sorted(_DATABASES, key=id) if each.pause()]
+
+
+def _after_fork() -> None:
+    for each in _FORKING.paused:
+        each.resume()
+
+
+def _after_fork_in_child() -> None:
+    for each in list(_DATABASES):
+        each.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+    )
 
 
 def _check_filesystem(path: Path) -> None:
-    kind = filesystem_type(path.parent.resolve())
+    kind = filesystem_type(path.parent)
     if kind is None or kind in SAFE_TYPES or PREFECTLITE_ALLOW_NETWORK_FILESYSTEM.value():
         return
     raise RegistryUnavailableError(

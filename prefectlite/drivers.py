@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 from prefectlite import prints
 from prefectlite.context import RunContext, enter, leave
 from prefectlite.futures import TaskFuture, settled, wait_for_all
-from prefectlite.interruptions import calls_user_code, in_main_thread, waits
+from prefectlite.interruptions import (
+    AbandonedError,
+    ClosedByCallerError,
+    calls_user_code,
+    in_main_thread,
+    waits,
+)
 from prefectlite.options import Function, Kind
 from prefectlite.timeouts import (
     LOOP_GRACE_SECONDS,
@@ -71,18 +77,6 @@ Steps = Generator[Effect, object, T]
 Perform = Callable[[Effect], object]
 
 
-class AbandonedError(BaseException):
-    """The caller's thread was given up on: another one goes on with the steps."""
-
-
-class ClosedByCallerError(BaseException):
-    """The caller of a generator closed it before its end."""
-
-
-class WorkerDiedError(BaseException):
-    """The process that was making a call died; its message says how."""
-
-
 def drive(steps: Steps[T], perform: Perform, *, error: BaseException | None = None) -> T:
     """Run steps to their end in this thread, and return what they return.
 
@@ -97,7 +91,7 @@ def drive(steps: Steps[T], perform: Perform, *, error: BaseException | None = No
                 value = perform(effect)
             except AbandonedError:
                 raise
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
                 effect = steps.throw(raised)
             else:
                 effect = steps.send(value)
@@ -160,7 +154,7 @@ async def adrive(steps: Steps[T], *, error: BaseException | None = None) -> T:
         while True:
             try:
                 value = await _aperform(effect)
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
                 effect = steps.throw(raised)
             else:
                 effect = steps.send(value)
@@ -214,8 +208,9 @@ async def _acall_until(deadline: Deadline, call: Call) -> object:
     import asyncio
 
     armed = Armed(deadline, delay_seconds=LOOP_GRACE_SECONDS) if in_main_thread() else None
+    scope = asyncio.timeout(deadline.remaining())
     try:
-        async with asyncio.timeout(deadline.remaining()) as scope:
+        async with scope:
             return await _acall_plainly(call)
     except TimeoutError as error:
         if scope.expired():
@@ -240,7 +235,7 @@ def drive_generator(steps: Steps[T]) -> Generator[Any, Any, T]:
                     value = yield from _iterate(effect)
                 else:
                     value = perform_here(effect)
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
                 effect = steps.throw(raised)
             else:
                 effect = steps.send(value)
@@ -262,7 +257,7 @@ def _iterate(call: Call) -> Generator[Any, Any, object]:
         except GeneratorExit:
             call_here(Call(generator.close, (), {}, call.context))
             raise ClosedByCallerError from None
-        except BaseException as thrown:
+        except BaseException as thrown:  # noqa: BLE001 - the steps decide what it means
             step = _thrower(generator, thrown)
         else:
             step = _sender(generator, sent)
@@ -293,7 +288,7 @@ async def adrive_generator(steps: Steps[T]) -> AsyncGenerator[Any, Any]:
                     value: object = None
                 else:
                     value = await _aperform(effect)
-            except BaseException as raised:
+            except BaseException as raised:  # noqa: BLE001 - the steps decide what it means
                 effect = steps.throw(raised)
             else:
                 effect = steps.send(value)
@@ -313,5 +308,3 @@ async def _aiterate(call: Call) -> AsyncGenerator[Any, None]:
         except GeneratorExit:
             await generator.aclose()
             raise
-
-

@@ -18,6 +18,8 @@
     |  |- StateConflictError
     |  |- FlowRunNotRunningError
     |  '- RunNotFinalError
+    |- OutputError                         exit code 5
+    |  '- OutputClosedError                exit code 141
     '- RegistryError                       exit code 5
        |- RegistryUnavailableError
        |- RegistryReadOnlyError
@@ -53,6 +55,18 @@ class PrefectLiteError(Exception):
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An error that cannot be unpickled breaks the pool of processes that it travels in.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[PrefectLiteError], args: tuple[object, ...], fields: dict[str, object]
+) -> PrefectLiteError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class FailedRun(PrefectLiteError):
@@ -166,6 +180,18 @@ class FlowRunNotRunningError(ConflictError):
 
 class RunNotFinalError(ConflictError):
     """Something was asked that needs a run which has ended."""
+
+
+class OutputError(PrefectLiteError):
+    """What was asked for could not be written to stdout."""
+
+    exit_code = 5
+
+
+class OutputClosedError(OutputError):
+    """The reader of stdout has gone; a command ends without a word, as from SIGPIPE."""
+
+    exit_code = 141
 
 
 class RegistryError(PrefectLiteError):

@@ -11,26 +11,27 @@ from pathlib import Path
 
 #: Local filesystems on which POSIX locks and fsync mean what they say.
 SAFE_TYPES = frozenset(
-    "ext2 ext3 ext4 xfs btrfs zfs f2fs bcachefs tmpfs overlay apfs hfs ufs ntfs ntfs3".split(),
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "overlay"}
+    | {"apfs", "hfs", "ufs", "ntfs", "ntfs3"}
 )
 MOUNTS = Path("/proc/self/mountinfo")
 
 
-def filesystem_type(path: Path, *, mounts: Path = MOUNTS) -> str | None:
+def filesystem_type(path: Path, *, mounts: Path | None = None) -> str | None:
     """Return the type of the filesystem that holds ``path``, such as ``ext4`` or ``nfs4``.
 
     Args:
         path: An absolute path, free of symbolic links; it need not exist.
-        mounts: The table to read.
+        mounts: The table to read; None for the kernel's.
 
     Returns:
         None where there is no such table (other systems than Linux) or no entry.
     """
     try:
-        table = mounts.read_text(encoding="utf-8", errors="surrogateescape")
+        table = (mounts or MOUNTS).read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return None
-    best = ("", None)
+    best: tuple[str, str | None] = ("", None)
     for line in table.splitlines():
         before, _, after = line.partition(" - ")
         point = _unescape(before.split(" ")[4])

@@ -246,12 +246,9 @@ def _parameters(flow: FlowLike, request: FlowRequest) -> dict[str, object]:
     return validate(flow.fn, bound) if flow.options.validate_parameters else bound
 
 
-def _new_flow_run(
-    request: FlowRequest, parameters: Mapping[str, object], state: State
-) -> FlowRun:
+def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state: State) -> FlowRun:
     options, parent = request.flow.options, request.parent
     is_running = state.is_running()
-    in_task = isinstance(parent, TaskRunContext)
     return FlowRun(
         id=new_id(),
         name=request.name or _run_name(request, parameters, state),
@@ -262,7 +259,7 @@ def _new_flow_run(
         version=options.version,
         entrypoint=request.entrypoint,
         parent_flow_run_id=parent.flow_run.id if parent else None,
-        parent_task_run_id=parent.task_run.id if in_task else None,
+        parent_task_run_id=parent.task_run.id if isinstance(parent, TaskRunContext) else None,
         run_count=1 if is_running else 0,
         created_at=state.timestamp,
         started_at=state.timestamp if is_running else None,

@@ -19,6 +19,7 @@ from prefectlite.flow_engine import (
     run_flow,
 )
 from prefectlite.options import (
+    Binding,
     FlowOptions,
     Hook,
     Kind,
@@ -65,8 +66,8 @@ class Flow(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
-        self._binding = type(fn) if isinstance(fn, staticmethod | classmethod) else None
-        function = getattr(fn, "__func__", fn) if self._binding else fn
+        self._binding = Binding.of(fn)
+        function = fn if self._binding is Binding.INSTANCE else getattr(fn, "__func__", fn)
         self.fn = check_function("flow", function)
         self.kind = kind_of(self.fn)
         self.options = _options(self.fn, keywords)
@@ -112,8 +113,8 @@ class Flow(Generic[P, R]):
         return made
 
     def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
-        target = owner if self._binding is classmethod else instance
-        if target is None or self._binding is staticmethod:
+        target = self._binding.target(instance, owner)
+        if target is None:
             return self
         bound: Flow[..., R] = object.__new__(type(self))
         bound.__dict__.update(self.__dict__, fn=MethodType(self.fn, target))

@@ -106,10 +106,15 @@ def _visit(value: Any, leaf: _Leaf, *, forgiving: bool = False) -> Any:  # noqa:
         return value
     if isinstance(value, TaskFuture | State):
         return leaf(value, forgiving)
+    if isinstance(value, quote):
+        return value.value
     if isinstance(value, _Wrapper):
-        if kind is quote:
-            return value.value
         return _visit(value.value, leaf, forgiving=forgiving or kind is allow_failure)
+    return _visit_inside(value, leaf, forgiving=forgiving)
+
+
+def _visit_inside(value: Any, leaf: _Leaf, *, forgiving: bool) -> Any:  # noqa: ANN401 - shaped like the user's values
+    kind = type(value)
     if kind in _SEQUENCES:
         items = [_visit(item, leaf, forgiving=forgiving) for item in value]
         unchanged = all(new is old for new, old in zip(items, value, strict=True))
@@ -144,7 +149,9 @@ def split_for_map(
         MappingMissingIterable: There is nothing to walk.
         MappingLengthMismatch: The iterables have different lengths.
     """
-    columns = {key: _column(value) for key, value in [*enumerate(args), *kwargs.items()]}
+    whole: dict[int | str, object] = dict(enumerate(args))
+    whole.update(kwargs)
+    columns = {key: _column(value) for key, value in whole.items()}
     lengths = {key: len(column) for key, column in columns.items() if column is not None}
     if not lengths:
         raise MappingMissingIterable(
@@ -156,7 +163,6 @@ def split_for_map(
             f"map was given iterables of different lengths ({told})",
             hint="wrap what every call shall get whole in unmapped(...)",
         )
-    whole = {**dict(enumerate(args)), **kwargs}
 
     def pick(key: int | str, index: int) -> object:
         column = columns[key]

@@ -37,13 +37,13 @@ _WAITS: set[CodeType] = set()
 
 def calls_user_code(function: F) -> F:
     """Mark a function that calls user code: what runs above its frame may be interrupted."""
-    _CALLS.add(function.__code__)  # type: ignore[attr-defined] # every F given is a def
+    _CALLS.add(function.__code__)
     return function
 
 
 def waits(function: F) -> F:
     """Mark a function that only waits, and may itself be interrupted anywhere."""
-    _WAITS.add(function.__code__)  # type: ignore[attr-defined] # every F given is a def
+    _WAITS.add(function.__code__)
     return function
 
 
@@ -70,6 +70,18 @@ def is_interruptible(frame: FrameType | None, *, owner: FrameType | None = None)
             return False
         frame = frame.f_back
     return True
+
+
+class AbandonedError(BaseException):
+    """The thread that made a call was given up on: another one goes on in its place."""
+
+
+class ClosedByCallerError(BaseException):
+    """The caller of a generator closed it before its end."""
+
+
+class WorkerDiedError(BaseException):
+    """The process that was making a call died; the message says how."""
 
 
 class Timer:

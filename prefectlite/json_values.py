@@ -63,7 +63,7 @@ def shown(value: object, characters: int) -> str:
         value = value[:characters]
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001 - code of the user's
+    except Exception:  # noqa: BLE001 - it ran code of the user's: an iterator, a property, a serializer
         return f"<{type(value).__name__} without a repr>"
     return clean(text if len(text) <= characters else f"{text[: characters - 3]}...")
 
@@ -178,7 +178,7 @@ def _too_large(value: object) -> str:
     kind = type(value).__name__
     try:
         size = f"{len(value):,}"  # type: ignore[arg-type] # what has no length is said without
-    except Exception:  # noqa: BLE001 - no length, or one by code of the user's
+    except Exception:  # noqa: BLE001 - it ran code of the user's: an iterator, a property, a serializer
         return f"<{kind}: too large to record>"
     unit = "characters" if isinstance(value, str) else "items"
     return f"<{kind} of {size} {unit}: too large to record>"

@@ -15,10 +15,10 @@ from typing import Any
 from prefectlite import logs
 from prefectlite.clock import duration_text
 from prefectlite.context import FlowRunContext, RunContext, TaskRunContext
-from prefectlite.drivers import ClosedByCallerError, Sleep, Steps, Wait
+from prefectlite.drivers import Sleep, Steps, Wait
 from prefectlite.errors import StateConflictError
 from prefectlite.inputs import find_futures, may_hold_runs, resolve
-from prefectlite.interruptions import calls_user_code
+from prefectlite.interruptions import ClosedByCallerError, calls_user_code
 from prefectlite.options import FlowOptions, Hook, TaskOptions
 from prefectlite.outcomes import failed_state, timed_out_state, user_traceback
 from prefectlite.records import FlowRun, TaskRun

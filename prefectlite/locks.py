@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+from prefectlite.clock import monotonic
 from prefectlite.errors import RegistryLockTimeoutError
 
 # A write holds the gate for 30 to 200 microseconds: a few short naps nearly always win it, and
@@ -30,7 +31,8 @@ class WriteGate:
     def __init__(self, path: Path, *, timeout_seconds: float) -> None:
         self.path = path
         self.timeout_seconds = timeout_seconds
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = _open(path)
+        self._claim: _Claim | None = None
 
     def enter(self) -> None:
         """Wait for the gate and take it.
@@ -38,41 +40,70 @@ class WriteGate:
         Raises:
             RegistryLockTimeoutError: Another process held it for ``timeout_seconds``.
         """
+        if self.try_enter() or self._wait_in_line():
+            return
+        holder = _holder(self._descriptor)
+        raise RegistryLockTimeoutError(
+            f"the registry's gate {self.path} was held for {self.timeout_seconds:g} seconds"
+            + (f" by process {holder}" if holder else ""),
+            hint=f"is it stopped? see: ps -p {holder}" if holder else None,
+        )
+
+    def try_enter(self) -> bool:
+        """Take the gate if it becomes free within a few milliseconds; return whether it did."""
         for _ in range(_NAPS):
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 time.sleep(_NAP_SECONDS)
             else:
-                return
-        self._enter_in_line()
+                return True
+        return False
 
     def leave(self) -> None:
-        """Give the gate back."""
+        """Give the gate back; nothing where it is not held."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of the file, and of the gate where it was held."""
+        """Let go of the file, and of the gate where it is held."""
+        self.leave()
         os.close(self._descriptor)
 
-    def _enter_in_line(self) -> None:
+    def forget(self) -> None:
+        """Close the copy that a forked child has; if the parent holds the gate, it keeps it."""
+        os.close(self._descriptor)
+
+    def _wait_in_line(self) -> bool:
         """Queue in the kernel, from a thread, because flock(2) itself knows no deadline."""
-        claim = _Claim(self.path)
-        threading.Thread(target=claim.wait, name="prefectlite-gate", daemon=True).start()
+        claim = self._claim
+        # A claim that was given up may still be in line. It is taken up again: or else a process
+        # that tries all night, while another is stopped, would leave a thread for each attempt.
+        if claim is None or not claim.take_up():
+            claim = _Claim(self.path)
+        won = False
         try:
+            claim.start()
+            self._claim = claim
             claim.settled.acquire(timeout=self.timeout_seconds)
+        except RuntimeError:
+            # There is no thread to be had: the interpreter shuts down, or a limit is reached.
+            os.close(claim.descriptor)
+            return self._poll()
         finally:
             won = not claim.give_up()
             if won:
                 os.close(self._descriptor)
                 self._descriptor = claim.descriptor
-        if not won:
-            holder = _holder(self._descriptor)
-            raise RegistryLockTimeoutError(
-                f"the registry's gate {self.path} was held for {self.timeout_seconds:g} seconds"
-                + (f" by process {holder}" if holder else ""),
-                hint=f"is it stopped? see: ps -p {holder}" if holder else None,
-            )
+                self._claim = None
+        return won
+
+    def _poll(self) -> bool:
+        """Try again and again. Others may be served first, but it needs no thread."""
+        deadline = monotonic() + self.timeout_seconds
+        while not self.try_enter():
+            if monotonic() > deadline:
+                return False
+        return True
 
 
 class _Claim:
@@ -82,26 +113,45 @@ class _Claim:
     """
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptor = _open(path)
         self.settled = threading.Semaphore(0)
+        self._is_over = False
         self._decision = threading.Lock()
         self._given_up = False
-        self._won = False
+        self._thread: threading.Thread | None = None
 
-    def wait(self) -> None:
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+    def start(self) -> None:
+        """Start the thread that waits, once."""
+        if self._thread is None:
+            thread = threading.Thread(target=self._wait, name="prefectlite-gate", daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def take_up(self) -> bool:
+        """Want it again; return False where it came after it was given up, and is gone."""
         with self._decision:
-            if self._given_up:
-                os.close(self.descriptor)
-            else:
-                self._won = True
-        self.settled.release()
+            self._given_up = False
+            return not self._is_over
 
     def give_up(self) -> bool:
         """Return whether the wait is given up; False where it was won before."""
         with self._decision:
-            self._given_up = not self._won
+            self._given_up = not self._is_over
             return self._given_up
+
+    def _wait(self) -> None:
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        with self._decision:
+            self._is_over = True
+            if self._given_up:
+                # Unlocked by name, because a forked child may have a copy of the descriptor.
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+                os.close(self.descriptor)
+        self.settled.release()
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _holder(descriptor: int) -> int | None:

@@ -44,7 +44,9 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logger, {"run": run})
 
     def process(
-        self, msg: Any, kwargs: MutableMapping[str, Any]  # noqa: ANN401 - logging's signature
+        self,
+        msg: Any,  # noqa: ANN401 - logging's signature
+        kwargs: MutableMapping[str, Any],
     ) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the run to the record, beside the caller's own ``extra``."""
         kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
@@ -72,7 +74,9 @@ def logger_of(context: RunContext) -> RunLogger:
     return RunLogger(task_run_logger if is_task else flow_run_logger, context)
 
 
-def record(context: RunContext, level: int, message: str, *, logger: logging.Logger | None = None) -> None:
+def record(
+    context: RunContext, level: int, message: str, *, logger: logging.Logger | None = None
+) -> None:
     """Log a message for a run, by the shortest way; for the engine and for prints.
 
     Args:
@@ -82,7 +86,9 @@ def record(context: RunContext, level: int, message: str, *, logger: logging.Log
         logger = task_run_logger if isinstance(context, TaskRunContext) else flow_run_logger
     if logger.isEnabledFor(level):
         # Not logger.info: to look for the caller's line would cost more than all the rest.
-        made = logger.makeRecord(logger.name, level, "", 0, message, (), None, None, {"run": context})
+        made = logger.makeRecord(
+            logger.name, level, "", 0, message, (), None, None, {"run": context}
+        )
         logger.handle(made)
 
 
@@ -212,9 +218,7 @@ def _message(record: logging.LogRecord) -> str:
 
 
 def _has_colour() -> bool:
-    return (
-        sys.stderr.isatty() and not NO_COLOR.value() and TERM.value() not in ("", "dumb")
-    )
+    return sys.stderr.isatty() and not NO_COLOR.value() and TERM.value() not in ("", "dumb")
 
 
 class _ClockText:

@@ -33,6 +33,27 @@ class Kind(StrEnum):
     ASYNC_GENERATOR = "async generator"
 
 
+class Binding(StrEnum):
+    """What a decorated function is bound to when it is taken from a class or an object."""
+
+    INSTANCE = "instance"
+    CLASS = "class"
+    NOTHING = "nothing"
+
+    @classmethod
+    def of(cls, function: object) -> Binding:
+        """Return how a function binds, by what was decorated."""
+        if isinstance(function, classmethod):
+            return cls.CLASS
+        return cls.NOTHING if isinstance(function, staticmethod) else cls.INSTANCE
+
+    def target(self, instance: object, owner: type | None) -> object:
+        """Return what to bind to, None for nothing."""
+        if self is Binding.NOTHING:
+            return None
+        return owner if self is Binding.CLASS else instance
+
+
 def kind_of(function: Function) -> Kind:
     """Return how a function is to be called."""
     if inspect.iscoroutinefunction(function):
@@ -53,7 +74,7 @@ class TaskOptions:
     tags: frozenset[str] = frozenset()
     task_run_name: RunName | None = None
     retries: int = 0
-    retry_delay_seconds: float | Sequence[float] | Callable[[int], Sequence[float]] = 0
+    retry_delay_seconds: float | Sequence[float] = 0
     retry_jitter_factor: float | None = None
     timeout_seconds: float | None = None
     cache_key_fn: Callable[..., str | None] | None = None
@@ -74,7 +95,7 @@ class FlowOptions:
     description: str | None = None
     flow_run_name: RunName | None = None
     retries: int = 0
-    retry_delay_seconds: float | Sequence[float] | Callable[[int], Sequence[float]] = 0
+    retry_delay_seconds: float | Sequence[float] = 0
     timeout_seconds: float | None = None
     task_runner: object | None = None
     validate_parameters: bool = True
@@ -129,6 +150,7 @@ def check_retries(retries: int) -> int:
     Raises:
         UsageError: It is negative or not a whole number.
     """
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+    given: object = retries
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise UsageError(f"retries={retries!r} is not a whole number of at least 0")
     return retries

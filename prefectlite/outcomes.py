@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from prefectlite.drivers import WorkerDiedError
 from prefectlite.errors import CrashedRun, UnfinishedRun
 from prefectlite.futures import TaskFuture
-from prefectlite.interruptions import TerminationSignal
+from prefectlite.interruptions import TerminationSignal, WorkerDiedError
 from prefectlite.states import Completed, Crashed, Failed, State, Tally, TimedOut
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 

@@ -21,12 +21,9 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401 - a module, whose names i
         SettingError: There is none.
     """
     path = f"prefectlite.{kind}.{name}"
-    if name.isidentifier():
-        try:
-            return _import(path)
-        except ModuleNotFoundError as error:
-            if error.name != path:
-                raise
+    module = _import(path) if name.isidentifier() and not name.startswith("_") else None
+    if module is not None:
+        return module
     from importlib.metadata import entry_points
 
     for entry_point in entry_points(group=f"prefectlite.{kind}", name=name):
@@ -34,6 +31,13 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401 - a module, whose names i
     raise SettingError(f"there is no {kind} called {name!r}")
 
 
-def _import(path: str) -> ModuleType:
-    __import__(path)
-    return sys.modules[path]
+def _import(path: str) -> ModuleType | None:
+    try:
+        __import__(path)
+    except ModuleNotFoundError as error:
+        if error.name != path:
+            raise
+        return None
+    module = sys.modules[path]
+    # A folder without code, such as migrations, can be imported too.
+    return module if module.__file__ else None

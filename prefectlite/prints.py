@@ -10,6 +10,7 @@ import builtins
 import logging
 import sys
 import threading
+from typing import Any
 
 from prefectlite import logs
 from prefectlite.context import RunContext, current
@@ -23,11 +24,11 @@ def capture() -> None:
         builtins.print = _print
 
 
-def _print(*values: object, **options: object) -> None:
+def _print(*values: object, **options: Any) -> None:  # noqa: ANN401 - print's own keywords
     context = current()
     file = options.get("file")
     if context is None or not context.log_prints or (file is not None and file is not sys.stdout):
-        _plain_print(*values, **options)  # type: ignore[call-overload] # passed on as they came
+        _plain_print(*values, **options)
         return
     _record(context, *values, **options)
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from prefectlite import logs, prints
 from prefectlite.clock import monotonic
 from prefectlite.context import FlowRunContext, TaskRunContext, follow_threads
-from prefectlite.drivers import Call, WorkerDiedError, call_here
+from prefectlite.drivers import Call, call_here
 from prefectlite.errors import PrefectLiteError, UsageError
-from prefectlite.interruptions import waits
+from prefectlite.interruptions import WorkerDiedError, waits
 from prefectlite.options import TaskLike
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.registry import open_registry
@@ -132,7 +132,7 @@ class ProcessWorker:
         )
         try:
             message = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
-        except Exception as error:  # noqa: BLE001 - __reduce__ of user objects raises what it likes
+        except Exception as error:
             raise UsageError(
                 f"task {context.task.options.name!r} cannot be sent to a process: {error}",
                 hint="its arguments must pickle, and it must be defined at the top of a module",
@@ -207,7 +207,7 @@ def _outcome(message: bytes) -> bytes:
         registry.flush_logs()
     try:
         return pickle.dumps((False, value), pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # noqa: BLE001 - __reduce__ of user objects raises what it likes
+    except Exception as error:  # noqa: BLE001 - the import of user code raises what it likes
         return _pickled_error(
             RemoteError(
                 f"the result of task run {order.task_run.name!r} cannot be pickled: {error}",

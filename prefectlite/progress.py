@@ -77,4 +77,6 @@ class Progress:
         parts = [f"{number} {name.lower()}" for name, number in counts.items()]
         parts += [f"{done} done"] * bool(done) + [f"{failed} failed"] * bool(failed)
         told = ", ".join(parts) or "no task runs yet"
-        return f"flow run {flow_run.name!r}: {told} ({duration_text(flow_run.duration_seconds or 0)})"
+        return (
+            f"flow run {flow_run.name!r}: {told} ({duration_text(flow_run.duration_seconds or 0)})"
+        )

@@ -21,7 +21,8 @@ def checked_delay(delay: RetryDelay, retries: int) -> float | tuple[float, ...]:
     value = delay(retries) if callable(delay) else delay
     seconds = tuple(value) if isinstance(value, Sequence) else (value,)
     for one in seconds:
-        if isinstance(one, bool) or not isinstance(one, int | float) or not one >= 0:
+        given: object = one
+        if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
             raise UsageError(f"retry_delay_seconds={one!r} is not a number of at least 0")
     return seconds if isinstance(value, Sequence) else float(seconds[0])
 

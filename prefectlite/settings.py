@@ -7,6 +7,7 @@ is asked for, so that a test or a parent process can change it; nothing here cac
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,6 +19,8 @@ T = TypeVar("T")
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _YES_NO = {"1": True, "true": True, "yes": True, "on": True}
 _YES_NO |= {"0": False, "false": False, "no": False, "off": False}
+# The longest wait that a setting can ask for; no clock or lock overflows at it.
+_YEAR_SECONDS = 366 * 86_400
 
 
 class Setting(Generic[T]):
@@ -47,7 +50,7 @@ class Setting(Generic[T]):
             return self._default()
         try:
             return self._parse(text)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # the second: "~stranger" is nobody's home
             raise SettingError(f"{self.name}={text!r}: {error}") from error
 
     def __repr__(self) -> str:
@@ -59,6 +62,13 @@ def _yes_or_no(text: str) -> bool:
         return _YES_NO[text.lower()]
     except KeyError:
         raise ValueError("expected true or false") from None
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds <= _YEAR_SECONDS:
+        raise ValueError("expected a number of seconds, from 0 to a year's")
+    return seconds
 
 
 def _level(text: str) -> int:
@@ -73,14 +83,20 @@ def _default_home() -> Path:
     data = os.environ.get("XDG_DATA_HOME", "")
     if os.name == "posix" and data.startswith("/"):
         return Path(data) / "prefectlite"
+    home = os.environ.get("HOME", "")
+    if sys.platform == "linux" and home.startswith("/"):
+        return Path(home) / ".local/share/prefectlite"  # without the cost of importing platformdirs
     import platformdirs
 
     try:
-        return Path(platformdirs.user_data_dir("prefectlite", appauthor=False))
-    except RuntimeError as error:
+        folder = Path(platformdirs.user_data_dir("prefectlite", appauthor=False))
+    except RuntimeError:
+        folder = Path()
+    if not folder.is_absolute():  # what older releases of platformdirs give instead of an error
         raise SettingError(
             "there is no home folder to keep the registry in", hint="set PREFECTLITE_HOME"
-        ) from error
+        )
+    return folder
 
 
 def _path(text: str) -> Path:
@@ -114,7 +130,7 @@ PREFECTLITE_ALLOW_NETWORK_FILESYSTEM = Setting(
 PREFECTLITE_REGISTRY_LOCK_SECONDS = Setting(
     "PREFECTLITE_REGISTRY_LOCK_SECONDS",
     "How long a write waits for another process that is writing to the registry.",
-    parse=float,
+    parse=_seconds,
     default=lambda: 30.0,
 )
 PREFECTLITE_LOGGING_LEVEL = Setting(
@@ -134,6 +150,18 @@ PREFECTLITE_UI_URL = Setting(
     "The address of the web interface, where there is one.",
     parse=str,
     default=lambda: "",
+)
+PREFECTLITE_DEBUG = Setting(
+    "PREFECTLITE_DEBUG",
+    "Whether an error of prefectlite's own comes with its traceback.",
+    parse=_yes_or_no,
+    default=lambda: False,
+)
+PREFECTLITE_COMPLETE = Setting(
+    "_PREFECTLITE_COMPLETE",
+    "What a shell wants to know to complete a command line; set by its completion script.",
+    parse=str,
+    default=str,
 )
 NO_COLOR = Setting(
     "NO_COLOR",

@@ -136,7 +136,7 @@ class State:
             UnfinishedRun: The run is not in a final state.
         """
         if self.type is StateType.COMPLETED:
-            if self.data is _NOT_HERE:
+            if isinstance(self.data, _NotHere):  # by type, since a copy comes from other processes
                 raise MissingResult(
                     "the run completed, but its result was not persisted",
                     hint="set persist_result=True on the task or flow",
@@ -211,16 +211,12 @@ def Cancelling(message: str | None = None) -> State:  # noqa: N802 - Prefect 2.8
     return State(StateType.CANCELLING, "Cancelling", message)
 
 
-def Completed(  # noqa: N802 - Prefect 2.8's name
-    message: str | None = None, *, data: object = None, name: str = "Completed"
-) -> State:
+def Completed(message: str | None = None, *, data: object = None, name: str = "Completed") -> State:  # noqa: N802 - Prefect 2.8's name
     """Return a state for a run that ended well, with what it returned."""
     return State(StateType.COMPLETED, name, message, data=data)
 
 
-def Failed(  # noqa: N802 - Prefect 2.8's name
-    message: str | None = None, *, data: object = None, name: str = "Failed"
-) -> State:
+def Failed(message: str | None = None, *, data: object = None, name: str = "Failed") -> State:  # noqa: N802 - Prefect 2.8's name
     """Return a state for a run whose code failed, with the exception."""
     return State(StateType.FAILED, name, message, data=data)
 

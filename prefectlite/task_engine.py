@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefectlite import logs
+from prefectlite import logs, prints
 from prefectlite.clock import now
 from prefectlite.context import (
     FlowRunContext,
@@ -23,7 +23,6 @@ from prefectlite.context import (
     current_tags,
 )
 from prefectlite.drivers import (
-    AbandonedError,
     Call,
     Perform,
     Steps,
@@ -42,7 +41,8 @@ from prefectlite.errors import (
 )
 from prefectlite.futures import AsyncTaskFuture, TaskFuture, when_all_settled
 from prefectlite.inputs import find_futures, may_hold_runs, resolve, split_for_map
-from prefectlite.lifecycle import attempts, call_hooks, finish, take, wait_for_inputs
+from prefectlite.interruptions import AbandonedError, calls_user_code
+from prefectlite.lifecycle import attempts, call_hooks, finish, log_failure, take, wait_for_inputs
 from prefectlite.names import new_id
 from prefectlite.options import TaskLike
 from prefectlite.outcomes import crashed_state, failed_state, task_state
@@ -52,6 +52,8 @@ from prefectlite.timeouts import TimeoutInterrupt
 
 if TYPE_CHECKING:
     from prefectlite.task_runners import TaskRunner
+
+AnyFuture = TypeVar("AnyFuture", TaskFuture[Any], AsyncTaskFuture[Any])
 
 # How many task runs ``map`` puts on record in one transaction: it holds the gate for about 2 ms.
 _CREATED_AT_ONCE = 100
@@ -65,6 +67,7 @@ class TaskRequest:
         wait_for: Runs that must have completed before it starts, beside those in its arguments.
         parent: The run that makes the call.
         task_run: The run that was put on record when it was submitted; None for a direct call.
+        cache_key: What ``cache_key_fn`` returned.
         final: The state that it ended in, once it has.
     """
 
@@ -74,6 +77,7 @@ class TaskRequest:
     wait_for: Sequence[object]
     parent: RunContext = field(init=False)
     task_run: TaskRun | None = None
+    cache_key: str | None = None
     final: State | None = None
 
     def __post_init__(self) -> None:
@@ -208,9 +212,7 @@ class TaskWork:
         self._future.settle(state)
 
 
-def _create(
-    requests: Sequence[TaskRequest], kind: type[TaskFuture[Any]]
-) -> list[TaskFuture[Any]]:
+def _create(requests: Sequence[TaskRequest], kind: type[AnyFuture]) -> list[AnyFuture]:
     """Put task runs of one flow run on record as Pending."""
     flow = requests[0].parent.flow_run_context
     check_open(requests[0].parent)
@@ -262,8 +264,7 @@ def _unfolded(request: TaskRequest) -> tuple[list[Any], dict[str, Any]]:
         TaskFuture.wait(future)
     args = [resolve(value) if _is_run(value) else value for value in request.args]
     kwargs = {
-        name: resolve(value) if _is_run(value) else value
-        for name, value in request.kwargs.items()
+        name: resolve(value) if _is_run(value) else value for name, value in request.kwargs.items()
     }
     return args, kwargs
 
@@ -311,53 +312,63 @@ def _run_name(request: TaskRequest) -> str | None:
 
 def _steps(request: TaskRequest) -> Steps[State]:
     """Yield what a task run needs done, from its creation to its final state."""
-    task, parent = request.task, request.parent
-    options = task.options
-    flow = parent.flow_run_context
-    context = TaskRunContext(task, None, flow, parent, log_prints=_log_prints(task, flow))
-    if request.task_run is not None:
-        context.task_run = request.task_run
+    task = request.task
     try:
         args, kwargs = yield from wait_for_inputs(request.args, request.kwargs, request.wait_for)
     except UpstreamTaskError as error:
-        return _not_ready(request, context, error)
+        return _not_ready(request, error)
+    context = None
     try:
-        check_open(parent)
-        cached = _cached_state(request, context, args, kwargs)
-        if cached is None:
+        check_open(request.parent)
+        state = _found_in_cache(request, args, kwargs) if task.options.cache_key_fn else None
+        context = _context(request)
+        if state is None:
             _begin(request, context)
             call = Call(task.fn, args, kwargs, context, task.kind)
-            state = yield from attempts(context, options, lambda: _body(call))
+            state = yield from attempts(context, task.options, lambda: _body(call))
             state = _persisted(context, state)
-        else:
-            state = cached
     except FlowRunNotRunningError as error:
-        _end_unstarted(request, context, str(error))
+        _end_unstarted(request, str(error))
         raise
     except StateConflictError as conflict:
         state = failed_state("Task", conflict)
     except (Exception, GeneratorExit):
         raise  # the registry failed, or these steps were dropped: nothing can be recorded
     except BaseException as error:
-        if context.task_run is None or context.task_run.state.is_pending():
-            _end_unstarted(request, context, "The flow run ended before the task could start.")
+        if context is None or not context.task_run.run_count:
+            _end_unstarted(request, "The flow run ended before the task could start.")
         else:
             _finish(request, context, crashed_state(error))
         raise
-    return _finish(request, context, state)
+    return _finish(request, context or _context(request), state)
 
 
 def _body(call: Call) -> Steps[State]:
     return task_state((yield call))
 
 
+def _context(request: TaskRequest) -> TaskRunContext:
+    """Return the context of the run; a run that is not on record yet is made, as Running."""
+    flow = request.parent.flow_run_context
+    own = request.task.options.log_prints
+    return TaskRunContext(
+        request.task,
+        request.task_run or _new_task_run(request, Running()),
+        flow,
+        request.parent,
+        log_prints=flow.log_prints if own is None else own,
+        cache_key=request.cache_key,
+    )
+
+
 def _begin(request: TaskRequest, context: TaskRunContext) -> None:
     """Put the run on record as Running: a new one in one transaction."""
-    if request.task_run is not None:
+    if context.log_prints:
+        prints.capture()
+    if request.task_run is None:
+        context.registry.create_task_runs([context.task_run])
+    else:
         take(context, Running())
-        return
-    context.task_run = _new_task_run(request, Running())
-    context.registry.create_task_runs([context.task_run])
 
 
 def _finish(request: TaskRequest, context: TaskRunContext, state: State) -> State:
@@ -373,62 +384,68 @@ def _finish(request: TaskRequest, context: TaskRunContext, state: State) -> Stat
     return state
 
 
-def _not_ready(request: TaskRequest, context: TaskRunContext, error: UpstreamTaskError) -> State:
+def _not_ready(request: TaskRequest, error: UpstreamTaskError) -> State:
     """Leave a task run Pending for good: what it rests on did not complete."""
-    state = NotReady(str(error), data=error)
-    if request.task_run is None:
-        context.task_run = _new_task_run(request, state)
-        context.registry.create_task_runs([context.task_run])
-    else:
-        take(context, state)
+    _put_on_record(request)
+    context = _context(request)
+    request.final = state = NotReady(str(error), data=error)
+    take(context, state)
     logs.record(context, logging.ERROR, f"Not started: {error}")
-    request.final = state
     if isinstance(request.parent, FlowRunContext):
         request.parent.count(state)
     return state
 
 
-def _end_unstarted(request: TaskRequest, context: TaskRunContext, message: str) -> None:
-    """End a submitted run that never started; a direct call has nothing on record to end."""
+def _put_on_record(request: TaskRequest) -> None:
+    """Put a run that was called directly on record as Pending: it is not to start, or not yet."""
+    if request.task_run is None:
+        task_run = _new_task_run(request, Pending())
+        request.parent.registry.create_task_runs([task_run])
+        request.task_run = task_run
+
+
+def _end_unstarted(request: TaskRequest, message: str) -> None:
+    """End a run that is on record and never started."""
     if request.task_run is not None:
-        _finish(request, context, Cancelled(message))
+        _finish(request, _context(request), Cancelled(message))
 
 
-def _cached_state(
-    request: TaskRequest, context: TaskRunContext, args: Sequence[Any], kwargs: Mapping[str, Any]
+def _found_in_cache(
+    request: TaskRequest, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> State | None:
-    """Return a Completed state with a stored result; None where the task must run.
+    """Return the final state of a run that need not or cannot be run; None where it must be.
 
-    A new run with a stored result is put on record as Pending, to go from there to Cached.
+    It is Cached where an earlier run with the same key has stored its result, and Failed where
+    ``cache_key_fn`` raises.
     """
-    options = request.task.options
-    if options.cache_key_fn is None:
-        return None
     from prefectlite.parameters import bind
     from prefectlite.results import load_result
 
-    context.parameters = bind(request.task.fn, args, kwargs)
-    cache_key = options.cache_key_fn(context, dict(context.parameters))
-    context.cache_key = cache_key
-    if cache_key is None or options.refresh_cache:
+    options = request.task.options
+    _put_on_record(request)
+    context = _context(request)
+    try:
+        context.parameters = bind(request.task.fn, args, kwargs)
+        request.cache_key = _cache_key(request.task, context)
+    except Exception as error:  # noqa: BLE001 - user code raises what it likes
+        log_failure(context, error)
+        return failed_state("Task", error)
+    if request.cache_key is None or options.refresh_cache:
         return None
-    found = context.registry.find_cached_result(cache_key, at=now())
+    found = context.registry.find_cached_result(request.cache_key, at=now())
     if found is None:
         return None
     try:
-        value = load_result(found.task_run_id)
+        return Completed(data=load_result(found.task_run_id), name="Cached")
     except ResultNotStoredError as error:
-        _new_pending(request, context)
-        logs.record(context, logging.WARNING, f"Running again: {error}")
+        logs.record(context, logging.WARNING, f"Not taken from the cache: {error}")
         return None
-    _new_pending(request, context)
-    return Completed(data=value, name="Cached")
 
 
-def _new_pending(request: TaskRequest, context: TaskRunContext) -> None:
-    if request.task_run is None:
-        request.task_run = context.task_run = _new_task_run(request, Pending())
-        context.registry.create_task_runs([context.task_run])
+@calls_user_code
+def _cache_key(task: TaskLike, context: TaskRunContext) -> str | None:
+    key_of = task.options.cache_key_fn
+    return None if key_of is None else key_of(context, dict(context.parameters))
 
 
 def _persisted(context: TaskRunContext, state: State) -> State:
@@ -462,8 +479,3 @@ def _remember(task: TaskLike, context: TaskRunContext, state: State) -> None:
             None if expiration is None else state.timestamp + expiration,
         )
     )
-
-
-def _log_prints(task: TaskLike, flow: FlowRunContext) -> bool:
-    own = task.options.log_prints
-    return flow.log_prints if own is None else own

@@ -15,9 +15,10 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from prefectlite.clock import monotonic
-from prefectlite.drivers import AbandonedError, Call, Effect, Perform, Sleep, call_here, perform_here
+from prefectlite.drivers import Call, Effect, Perform, Sleep, call_here, perform_here
 from prefectlite.errors import UsageError
 from prefectlite.futures import blocking
+from prefectlite.interruptions import AbandonedError
 from prefectlite.process_workers import ProcessWorker
 from prefectlite.thread_calls import ThreadCall
 from prefectlite.timeouts import TimeoutInterrupt
@@ -205,6 +206,7 @@ class ProcessPoolTaskRunner(ConcurrentTaskRunner):
 def _checked_workers(max_workers: int | None, default: int) -> int:
     if max_workers is None:
         return default
-    if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
+    given: object = max_workers
+    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise UsageError(f"max_workers={max_workers!r} is not a whole number of at least 1")
     return max_workers

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pickle import PicklingError
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from prefectlite.errors import UsageError
-from prefectlite.futures import TaskFuture
+from prefectlite.futures import AsyncTaskFuture, TaskFuture
 from prefectlite.options import (
+    Binding,
     Hook,
     Kind,
     RunName,
@@ -40,6 +41,7 @@ from prefectlite.timeouts import checked_timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class TaskKeywords(TypedDict, total=False):
@@ -72,8 +74,8 @@ class Task(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
-        self._binding = type(fn) if isinstance(fn, staticmethod | classmethod) else None
-        function = getattr(fn, "__func__", fn) if self._binding else fn
+        self._binding = Binding.of(fn)
+        function = fn if self._binding is Binding.INSTANCE else getattr(fn, "__func__", fn)
         self.fn = check_function("task", function)
         self.kind = kind_of(self.fn)
         self.options = _options(self.fn, keywords)
@@ -100,7 +102,15 @@ class Task(Generic[P, R]):
             return cast(R, _items(request))
         return cast(R, aiterate_task(request))
 
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R]:  # noqa: ANN401 - futures may stand for any argument
+    @overload
+    def submit(
+        self: Task[..., Coroutine[Any, Any, T]],
+        *args: Any,  # noqa: ANN401 - futures may stand for any argument
+        **kwargs: Any,  # noqa: ANN401 - futures may stand for any argument
+    ) -> Coroutine[Any, Any, AsyncTaskFuture[T]]: ...
+    @overload
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[R]: ...  # noqa: ANN401 - futures may stand for any argument
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Have the flow's task runner run the task, and return a future at once.
 
         Futures among the arguments are replaced by their results when those are there. For an
@@ -109,11 +119,19 @@ class Task(Generic[P, R]):
         """
         request, return_state = self._request(args, kwargs)
         if self._is_on_loop():
-            return cast("TaskFuture[R]", _async_submitted(request, return_state=return_state))
+            return _async_submitted(request, return_state=return_state)
         future = submit_task(request)
-        return cast("TaskFuture[R]", future.wait() if return_state else future)
+        return future.wait() if return_state else future
 
-    def map(self, *args: Any, **kwargs: Any) -> list[TaskFuture[R]]:  # noqa: ANN401 - as for submit
+    @overload
+    def map(
+        self: Task[..., Coroutine[Any, Any, T]],
+        *args: Any,  # noqa: ANN401 - futures may stand for any argument
+        **kwargs: Any,  # noqa: ANN401 - futures may stand for any argument
+    ) -> Coroutine[Any, Any, list[AsyncTaskFuture[T]]]: ...
+    @overload
+    def map(self, *args: Any, **kwargs: Any) -> list[TaskFuture[R]]: ...  # noqa: ANN401 - futures may stand for any argument
+    def map(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a run for each item of the iterables among the arguments; return the futures.
 
         Values in ``unmapped(...)``, texts, and what cannot be iterated go whole to every run.
@@ -124,11 +142,9 @@ class Task(Generic[P, R]):
         """
         request, return_state = self._request(args, kwargs)
         if self._is_on_loop():
-            return cast("list[TaskFuture[R]]", amap_task(request))
+            return _async_mapped(request, return_state=return_state)
         futures = map_task(request)
-        if return_state:
-            return cast("list[TaskFuture[R]]", [future.wait() for future in futures])
-        return futures
+        return [future.wait() for future in futures] if return_state else futures
 
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
         """Return the same task with some options changed."""
@@ -137,9 +153,7 @@ class Task(Generic[P, R]):
         made._binding = self._binding
         return made
 
-    def _request(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[TaskRequest, bool]:
+    def _request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TaskRequest, bool]:
         if "return_state" not in kwargs and "wait_for" not in kwargs:
             return TaskRequest(self, args, kwargs, ()), False
         rest = dict(kwargs)
@@ -151,11 +165,15 @@ class Task(Generic[P, R]):
         asyncio = sys.modules.get("asyncio")
         if asyncio is None or self.kind not in (Kind.ASYNC, Kind.ASYNC_GENERATOR):
             return False
-        return asyncio._get_running_loop() is not None
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
 
     def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
-        target = owner if self._binding is classmethod else instance
-        if target is None or self._binding is staticmethod:
+        target = self._binding.target(instance, owner)
+        if target is None:
             return self
         bound: Task[..., R] = object.__new__(type(self))
         bound.__dict__.update(self.__dict__, fn=MethodType(self.fn, target))
@@ -200,6 +218,11 @@ def _items(request: TaskRequest) -> Any:  # noqa: ANN401 - the items are the use
 async def _async_submitted(request: TaskRequest, *, return_state: bool) -> object:
     future = await asubmit_task(request)
     return await future.wait() if return_state else future
+
+
+async def _async_mapped(request: TaskRequest, *, return_state: bool) -> object:
+    futures = await amap_task(request)
+    return [await future.wait() for future in futures] if return_state else futures
 
 
 def _as_keywords(options: TaskOptions) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable
 
 from prefectlite.clock import monotonic
-from prefectlite.drivers import AbandonedError, Call
+from prefectlite.drivers import Call
 from prefectlite.interruptions import (
+    AbandonedError,
     Timer,
     call_at,
     frame_of_thread,

@@ -91,7 +91,8 @@ def checked_timeout(seconds: float | None) -> float | None:
     """
     if not seconds:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+    given: object = seconds
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
         raise UsageError(f"timeout_seconds={seconds!r} is not a number of seconds above 0")
     return float(seconds)
 

@@ -102,9 +102,9 @@ def run(
         entrypoint=entrypoint,
     )
     state = _run(flow, request, show_progress=not no_progress)
-    if isinstance(state.data, ParameterTypeError) and request.flow_run is not None:
-        if request.flow_run.run_count == 0:  # it was refused before it began
-            raise state.data
+    run_count = request.flow_run.run_count if request.flow_run else 0
+    if isinstance(state.data, ParameterTypeError) and not run_count:  # refused before it began
+        raise state.data
     if as_json:
         _print_json(request, state)
     return _exit_code(request, state)
@@ -130,7 +130,8 @@ def _finished(flow: Flow[..., object], request: FlowRequest) -> State:
     import asyncio
 
     if flow.kind is Kind.ASYNC:
-        return asyncio.run(cast(Any, flow.start(request, return_state=True)))
+        state: State = asyncio.run(cast(Any, flow.start(request, return_state=True)))
+        return state
     return asyncio.run(_aexhausted(request))
 
 

@@ -84,9 +84,7 @@ def ls(
 
 
 def inspect(
-    id: Annotated[  # noqa: A002 - the name of the argument
-        str, Argument("The task run's id, the start of it, or its name.", metavar="ID")
-    ],
+    id: Annotated[str, Argument("The task run's id, the start of it, or its name.", metavar="ID")],  # noqa: A002 - the name of the argument
     *,
     as_json: Annotated[bool, Option("--json", description="Print one JSON object.")] = False,
 ) -> None:

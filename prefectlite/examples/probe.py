@@ -40,9 +40,11 @@ async def probe_all(addresses: list[str] | None = None) -> dict[str, str]:
         if addresses is None:
             addresses = [await _listen(stack, delay) for delay in (0, _LATE_SECONDS, None)]
         futures = await probe.map(addresses)
-        states = [await future.wait() for future in futures]
+        for future in futures:
+            await future.wait()
     answers = {}
-    for address, state in zip(addresses, states, strict=True):
+    for address, future in zip(addresses, futures, strict=True):
+        state = future.get_state()
         answers[address] = str(state.result()) if state.is_completed() else state.name
         print(f"{address}: {answers[address]}")
     return answers

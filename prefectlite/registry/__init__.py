@@ -61,8 +61,8 @@ class Registry(ABC):
 
         Raises:
             StateConflictError: Another writer was first, or the table forbids the change.
-            FlowRunNotRunningError: A Pending task run was to start in a flow run that is over
-                or being cancelled.
+            FlowRunNotRunningError: A task run was to start, or start again, in a flow run that is
+                over or being cancelled.
             NotFoundError: The run is not on record.
         """
 
@@ -96,7 +96,8 @@ class Registry(ABC):
         """Return flow runs, newest first.
 
         Args:
-            states: Names or types of states, in any case; empty for all.
+            states: Names or types of states, in any case; empty for all. A word that is both means
+                the type: ``running`` finds Retrying too.
             flow_names: Names of flows; empty for all.
             parent_flow_run_id: Only the subflow runs of this one.
             limit: At most this many; None for all.
@@ -132,7 +133,8 @@ class Registry(ABC):
     def add_log_line(self, line: LogLine) -> None:
         """Add a line to those that the next write of this process, or ``flush_logs``, records.
 
-        It neither blocks nor writes. Lines are recorded in the order in which they were added.
+        It neither blocks nor writes, unless very many lines wait already. Lines are recorded in the
+        order in which they were added.
         """
 
     @abstractmethod
@@ -151,6 +153,7 @@ class Registry(ABC):
         """Return the lines of a flow run and its task runs, in the order they were added.
 
         Args:
+            flow_run_id: The whole id.
             task_run_id: Only the lines of this task run.
             after: Only lines with a greater ``position``.
             limit: At most this many; None for all.

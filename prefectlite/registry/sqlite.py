@@ -8,10 +8,10 @@ one carries them along.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import pwd
-import sqlite3
+import sqlite3  # noqa: TID251 - this is where it is talked to
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -19,12 +19,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
-from prefectlite.clock import from_microseconds, to_microseconds
-from prefectlite.database import Database, Row
+from prefectlite.clock import to_microseconds
+from prefectlite.database import Database, Where
 from prefectlite.errors import (
     AmbiguousReferenceError,
     FlowRunNotRunningError,
     NotFoundError,
+    RegistryError,
+    RegistryUnavailableError,
     SettingError,
     StateConflictError,
 )
@@ -38,7 +40,25 @@ from prefectlite.records import (
     after_change,
 )
 from prefectlite.registry import DEFAULT_LIMIT, Registry
-from prefectlite.states import State, StateType, may_follow, recorded_state
+from prefectlite.rows import (
+    FLOW_RUN_COLUMNS,
+    TASK_RUN_COLUMNS,
+    Row,
+    Values,
+    cached_result_from,
+    cached_result_values,
+    change_values,
+    flow_run_from,
+    flow_run_values,
+    log_line_from,
+    log_values,
+    state_change_from,
+    state_from,
+    storable,
+    task_run_from,
+    task_run_values,
+)
+from prefectlite.states import FINAL, State, StateType, may_follow
 
 T = TypeVar("T")
 
@@ -48,38 +68,28 @@ SCHEMA_VERSION = 1
 # What a log line costs in memory is bounded by this: past it, a line that is added is written.
 _MAX_PENDING_LINES = 10_000
 
-_FLOW_RUN_COLUMNS = (
-    "id, name, flow_name, state_type, state_name, state_message, state_at, state_version,"
-    " parameters, tags, version, entrypoint, parent_flow_run_id, parent_task_run_id, run_count,"
-    " created_at, started_at, ended_at"
-)
-_TASK_RUN_COLUMNS = (
-    "id, name, task_name, (SELECT id FROM flow_run WHERE seq = flow_run_seq), state_type,"
-    " state_name, state_message, state_at, state_version, tags, parent_task_run_id, cache_key,"
-    " run_count, created_at, started_at, ended_at"
+_SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
+_SELECT_TASK_RUN = (
+    f"SELECT {TASK_RUN_COLUMNS}, (SELECT id FROM flow_run WHERE seq = flow_run_seq) FROM task_run "  # noqa: S608 - literals only, no value
 )
 _INSERT_FLOW_RUN = f"""
-    INSERT INTO flow_run ({_FLOW_RUN_COLUMNS}, state_actor)
+    INSERT INTO flow_run ({FLOW_RUN_COLUMNS}, state_actor)
     VALUES ({", ".join("?" * 19)})
-"""
-_INSERT_TASK_RUN = """
-    INSERT INTO task_run (
-        id, name, task_name, flow_run_seq, state_type, state_name, state_message, state_at,
-        state_version, tags, parent_task_run_id, cache_key, run_count, created_at, started_at,
-        ended_at, state_actor)
-    SELECT ?, ?, ?, seq, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?
-    FROM flow_run WHERE id = ? AND state_type = 'RUNNING'
-"""
+"""  # noqa: S608 - literals only, no value
+_INSERT_TASK_RUN = f"""
+    INSERT INTO task_run ({TASK_RUN_COLUMNS}, state_actor, flow_run_seq)
+    SELECT {", ".join("?" * 16)}, seq FROM flow_run WHERE id = ? AND state_type = 'RUNNING'
+"""  # noqa: S608 - literals only, no value
 _CHANGE = """
     UPDATE {table} SET state_type = ?, state_name = ?, state_message = ?, state_at = ?,
         state_version = ?, run_count = ?, started_at = ?, ended_at = ?, state_actor = ?
-    WHERE id = ? AND state_version = ?
+    WHERE id = ? AND state_version = ? AND state_type = ?
 """
 _CHANGE_FLOW_RUN = _CHANGE.format(table="flow_run")
 _CHANGE_TASK_RUN = _CHANGE.format(table="task_run")
 # Tasks that were submitted before a pause still finish; after an end or a cancel none starts.
 _START_TASK_RUN = (
-    _CHANGE_TASK_RUN
+    _CHANGE_TASK_RUN  # noqa: S608 - literals only, no value
     + """ AND (SELECT state_type FROM flow_run WHERE seq = flow_run_seq) IN ('RUNNING', 'PAUSED')"""
 )
 _INSERT_LOG = """
@@ -101,12 +111,16 @@ def open_registry(url: str, *, read_only: bool = False) -> SQLiteRegistry:
 
 def _path(url: str) -> Path:
     prefix = "sqlite:///"
-    if not url.startswith(prefix) or len(url) == len(prefix):
+    path = Path(url.removeprefix(prefix))
+    if not url.startswith(prefix) or not path.name or path.suffix == ".lock":
         raise SettingError(
             f"the registry's address {url!r} names no file",
             hint="an absolute path takes four slashes: sqlite:////home/me/registry.db",
         )
-    return Path(url.removeprefix(prefix)).absolute()
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # up to Python 3.12
+        raise RegistryUnavailableError(f"{path} is a symbolic link to itself") from error
 
 
 class SQLiteRegistry(Registry):
@@ -117,34 +131,15 @@ class SQLiteRegistry(Registry):
         self._database = Database(
             path, migrations=MIGRATIONS, schema_version=SCHEMA_VERSION, read_only=read_only
         )
-        self._read_only = read_only
-        self._pending: deque[LogLine] = deque()
-        self._process = os.getpid()
-        self._actor = _actor()
+        self._process = _Process()
 
     def create_flow_run(self, flow_run: FlowRun) -> None:
-        row = (
-            flow_run.id,
-            flow_run.name,
-            flow_run.flow_name,
-            *_state_values(flow_run.state),
-            flow_run.state_version,
-            json.dumps(dict(flow_run.parameters)),
-            json.dumps(flow_run.tags),
-            flow_run.version,
-            flow_run.entrypoint,
-            flow_run.parent_flow_run_id,
-            flow_run.parent_task_run_id,
-            flow_run.run_count,
-            to_microseconds(flow_run.created_at),
-            _microseconds(flow_run.started_at),
-            _microseconds(flow_run.ended_at),
-            self._actor,
-        )
+        row = (*flow_run_values(flow_run), self._own().actor)
         self._write(lambda connection: connection.execute(_INSERT_FLOW_RUN, row), durable=True)
 
     def create_task_runs(self, task_runs: Sequence[TaskRun]) -> None:
-        rows = [self._task_run_values(task_run) for task_run in task_runs]
+        actor = self._own().actor
+        rows = [(*task_run_values(run), actor, run.flow_run_id) for run in task_runs]
 
         def insert(connection: sqlite3.Connection) -> None:
             if len(rows) == 1:
@@ -156,40 +151,14 @@ class SQLiteRegistry(Registry):
 
         self._write(insert)
 
-    def _task_run_values(self, task_run: TaskRun) -> tuple[object, ...]:
-        return (
-            task_run.id,
-            task_run.name,
-            task_run.task_name,
-            *_state_values(task_run.state),
-            task_run.state_version,
-            json.dumps(task_run.tags) if task_run.tags else "[]",
-            task_run.parent_task_run_id,
-            task_run.cache_key,
-            task_run.run_count,
-            to_microseconds(task_run.created_at),
-            _microseconds(task_run.started_at),
-            _microseconds(task_run.ended_at),
-            self._actor,
-            task_run.flow_run_id,
-        )
-
     def change_state(self, run: Run, state: State) -> Run:
         is_flow_run = isinstance(run, FlowRun)
-        changed = after_change(run, state)
-        row = (
-            *_state_values(state),
-            changed.state_version,
-            changed.run_count,
-            _microseconds(changed.started_at),
-            _microseconds(changed.ended_at),
-            self._actor,
-            run.id,
-            run.state_version,
-        )
+        changed: Run = after_change(run, state)
+        actor = self._own().actor
+        row = (*change_values(changed), actor, run.id, run.state_version, run.state.type.value)
         if is_flow_run:
             statement = _CHANGE_FLOW_RUN
-        elif run.state.type is StateType.PENDING and state.type is StateType.RUNNING:
+        elif state.type is StateType.RUNNING:
             statement = _START_TASK_RUN
         else:
             statement = _CHANGE_TASK_RUN
@@ -208,13 +177,13 @@ class SQLiteRegistry(Registry):
         """Return the error that says why a state change found no row to change."""
         table = "flow_run" if isinstance(run, FlowRun) else "task_run"
         rows = connection.execute(
-            "SELECT state_type, state_name, state_message, state_at, state_version"
-            f" FROM {table} WHERE id = ?",  # noqa: S608 - one of two literals
+            "SELECT state_type, state_name, state_message, state_at, state_version"  # noqa: S608 - literals only, no value
+            f" FROM {table} WHERE id = ?",
             (run.id,),
         ).fetchall()
         if not rows:
             return NotFoundError(f"{_noun(run)} {run.id} is not on record any more")
-        current = _state(rows[0][:4])
+        current = state_from(rows[0][:4])
         if (
             isinstance(run, TaskRun)
             and rows[0][4] == run.state_version
@@ -230,33 +199,28 @@ class SQLiteRegistry(Registry):
         ).fetchall()
         if not rows:
             return NotFoundError(f"flow run {flow_run_id} is not on record")
-        return FlowRunNotRunningError(flow_run_id, current=_state(rows[0]))
+        return FlowRunNotRunningError(flow_run_id, current=state_from(rows[0]))
 
     def find_flow_run(self, reference: str) -> FlowRun:
-        row = self._find("flow_run", _FLOW_RUN_COLUMNS, reference)
-        return _flow_run(row)
+        runs = self._find(flow_run_from, _SELECT_FLOW_RUN, reference)
+        return _only(runs, "flow run", reference)
 
     def find_task_run(self, reference: str) -> TaskRun:
-        row = self._find("task_run", _TASK_RUN_COLUMNS, reference)
-        return _task_run(row)
+        runs = self._find(task_run_from, _SELECT_TASK_RUN, reference)
+        return _only(runs, "task run", reference)
 
-    def _find(self, table: str, columns: str, reference: str) -> Row:
-        query = f"SELECT {columns} FROM {table} WHERE "  # noqa: S608 - all three are ours
-        rows = self._database.read(query + "id = ?", (reference.lower(),))
-        if not rows and reference:
-            # "g" is the first character after those of an id, so this is its every prefix.
-            rows = self._database.read(
-                query + "name = ? OR (id >= ? AND id < ?) ORDER BY seq DESC LIMIT 10",
-                (reference, reference.lower(), reference.lower() + "g"),
-            )
-        if not rows:
-            raise NotFoundError(
-                f"there is no {table.replace('_', ' ')} {reference!r}",
-                hint=f"see: prefectlite {table.replace('_', '-')} ls",
-            )
-        if len(rows) > 1:
-            raise AmbiguousReferenceError(reference, [str(row[0]) for row in rows])
-        return rows[0]
+    def _find(self, record: Callable[[Row], Run], select: str, reference: str) -> list[Run]:
+        name = storable(reference)
+        id_ = name.lower()
+        runs = self._read(record, select + "WHERE id = ?", (id_,))
+        if runs or not name:
+            return runs
+        # "g" is the first character after those of an id, so this is its every prefix.
+        return self._read(
+            record,
+            select + "WHERE name = ? OR (id >= ? AND id < ?) ORDER BY seq DESC LIMIT 10",
+            (name, id_, id_ + "g"),
+        )
 
     def list_flow_runs(
         self,
@@ -266,13 +230,13 @@ class SQLiteRegistry(Registry):
         parent_flow_run_id: str | None = None,
         limit: int | None = DEFAULT_LIMIT,
     ) -> list[FlowRun]:
-        where = _Where()
-        where.add_states(states)
+        where = Where()
+        _add_states(where, states)
         where.add_any("flow_name", flow_names)
         if parent_flow_run_id is not None:
             where.add_any("parent_flow_run_id", [parent_flow_run_id])
-        sql = f"SELECT {_FLOW_RUN_COLUMNS} FROM flow_run {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
-        return [_flow_run(row) for row in self._database.read(sql, where.values(limit))]
+        sql = f"{_SELECT_FLOW_RUN} {where} ORDER BY seq DESC LIMIT ?"
+        return self._read(flow_run_from, sql, where.values(limit))
 
     def list_task_runs(
         self,
@@ -281,12 +245,12 @@ class SQLiteRegistry(Registry):
         states: Collection[str] = (),
         limit: int | None = DEFAULT_LIMIT,
     ) -> list[TaskRun]:
-        where = _Where()
+        where = Where()
         if flow_run_id is not None:
             where.add("flow_run_seq = (SELECT seq FROM flow_run WHERE id = ?)", flow_run_id)
-        where.add_states(states)
-        sql = f"SELECT {_TASK_RUN_COLUMNS} FROM task_run {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
-        return [_task_run(row) for row in self._database.read(sql, where.values(limit))]
+        _add_states(where, states)
+        sql = f"{_SELECT_TASK_RUN} {where} ORDER BY seq DESC LIMIT ?"
+        return self._read(task_run_from, sql, where.values(limit))
 
     def count_task_runs(self, flow_run_id: str) -> dict[str, int]:
         rows = self._database.read(
@@ -294,16 +258,16 @@ class SQLiteRegistry(Registry):
             " WHERE flow_run_seq = (SELECT seq FROM flow_run WHERE id = ?) GROUP BY state_name",
             (flow_run_id,),
         )
-        return {name: count for name, count in rows}
+        return dict(rows)
 
     def state_history(self, run: FlowRun | TaskRun) -> list[StateChange]:
         table = "flow_run" if isinstance(run, FlowRun) else "task_run"
-        rows = self._database.read(
+        return self._read(
+            state_change_from,
             f"SELECT type, name, message, at, version, actor FROM {table}_state"  # noqa: S608
             f" WHERE {table}_seq = (SELECT seq FROM {table} WHERE id = ?) ORDER BY version",
             (run.id,),
         )
-        return [StateChange(row[4], _state(row[:4]), row[5]) for row in rows]
 
     def delete_flow_run(self, flow_run_id: str) -> None:
         def delete(connection: sqlite3.Connection) -> None:
@@ -313,12 +277,15 @@ class SQLiteRegistry(Registry):
         self._write(delete, durable=True)
 
     def add_log_line(self, line: LogLine) -> None:
-        self._own_pending().append(line)
-        if len(self._pending) > _MAX_PENDING_LINES:
+        pending = self._own().pending
+        # Made ready here, so that a line which cannot be is its own caller's error, not that of
+        # every later write.
+        pending.append(log_values(line))
+        if len(pending) > _MAX_PENDING_LINES:
             self.flush_logs()
 
     def flush_logs(self) -> None:
-        if self._own_pending():
+        if self._own().pending:
             self._write(lambda _: None)
 
     def read_logs(
@@ -329,40 +296,28 @@ class SQLiteRegistry(Registry):
         after: int = 0,
         limit: int | None = None,
     ) -> list[LogLine]:
-        where = _Where()
+        where = Where()
         where.add("flow_run_seq = (SELECT seq FROM flow_run WHERE id = ?)", flow_run_id)
         where.add("seq > ?", after)
         if task_run_id is not None:
             where.add_any("task_run_id", [task_run_id])
-        rows = self._database.read(
-            "SELECT task_run_id, level, logger, message, at, seq"  # noqa: S608
-            f" FROM log {where} ORDER BY seq LIMIT ?",
-            where.values(limit),
-        )
-        return [
-            LogLine(
-                flow_run_id, task, level, logger, message, from_microseconds(at), seq
-            )
-            for task, level, logger, message, at, seq in rows
-        ]
+        sql = f"SELECT task_run_id, level, logger, message, at, ?, seq FROM log {where}"  # noqa: S608 - literals only, no value
+        values = [storable(flow_run_id), *where.values(limit)]
+        return self._read(log_line_from, f"{sql} ORDER BY seq LIMIT ?", values)
 
     def save_cached_result(self, cached: CachedResult) -> None:
-        row = (cached.cache_key, cached.task_run_id, _microseconds(cached.expires_at))
-        self._write(
-            lambda connection: connection.execute(
-                "INSERT OR REPLACE INTO cached_result VALUES (?, ?, ?)", row
-            )
-        )
+        row = cached_result_values(cached)
+        sql = "INSERT OR REPLACE INTO cached_result VALUES (?, ?, ?)"
+        self._write(lambda connection: connection.execute(sql, row))
 
     def find_cached_result(self, cache_key: str, *, at: datetime) -> CachedResult | None:
-        rows = self._database.read(
-            "SELECT task_run_id, expires_at FROM cached_result"
+        found = self._read(
+            cached_result_from,
+            "SELECT cache_key, task_run_id, expires_at FROM cached_result"
             " WHERE cache_key = ? AND (expires_at IS NULL OR expires_at > ?)",
-            (cache_key, to_microseconds(at)),
+            (storable(cache_key), to_microseconds(at)),
         )
-        for task_run_id, expires_at in rows:
-            return CachedResult(cache_key, task_run_id, _moment(expires_at))
-        return None
+        return found[0] if found else None
 
     def close(self) -> None:
         with _OPENING:
@@ -376,8 +331,8 @@ class SQLiteRegistry(Registry):
 
     def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
         """Do ``work`` in a transaction that also records the log lines added so far."""
-        pending = self._own_pending()
-        taken: list[LogLine] = []
+        pending = self._own().pending
+        taken: list[Values] = []
 
         def work_and_log(connection: sqlite3.Connection) -> T:
             result = work(connection)
@@ -385,55 +340,36 @@ class SQLiteRegistry(Registry):
             while pending:
                 taken.append(pending.popleft())
             if taken:
-                connection.executemany(_INSERT_LOG, map(_log_values, taken))
+                connection.executemany(_INSERT_LOG, taken)
             return result
 
-        try:
-            return self._database.write(work_and_log, durable=durable)
-        except BaseException:
+        def put_back() -> None:
             pending.extendleft(reversed(taken))
-            raise
 
-    def _own_pending(self) -> deque[LogLine]:
-        """Return the lines to record; those that a forked parent added are the parent's."""
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self._pending = deque()
-            self._actor = _actor()
-        return self._pending
+        return self._database.write(work_and_log, durable=durable, undo=put_back)
+
+    def _read(self, record: Callable[[Row], T], sql: str, parameters: Sequence[object]) -> list[T]:
+        """Return the records of the rows that a SELECT finds."""
+        rows = self._database.read(sql, parameters)
+        try:
+            return [record(row) for row in rows]
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self._database.damaged(error) from error
+
+    def _own(self) -> _Process:
+        """Return what is this process's own; the lines of a forked parent are the parent's."""
+        if self._process.id != os.getpid():
+            self._process = _Process()
+        return self._process
 
 
-class _Where:
-    """The WHERE clause of a listing, as its conditions are known."""
+class _Process:
+    """What a process has of its own: its name in the history, and the log lines to record."""
 
     def __init__(self) -> None:
-        self._conditions: list[str] = []
-        self._values: list[object] = []
-
-    def add(self, condition: str, *values: object) -> None:
-        self._conditions.append(condition)
-        self._values += values
-
-    def add_any(self, column: str, values: Collection[str]) -> None:
-        if values:
-            self.add(f"{column} IN ({', '.join('?' * len(values))})", *values)
-
-    def add_states(self, states: Collection[str]) -> None:
-        if states:
-            marks = ", ".join("?" * len(states))
-            lowered = [state.lower() for state in states]
-            self.add(
-                f"(lower(state_name) IN ({marks}) OR lower(state_type) IN ({marks}))",
-                *lowered,
-                *lowered,
-            )
-
-    def values(self, limit: int | None) -> list[object]:
-        """Return the values to bind, with the limit last; -1 is none to SQLite."""
-        return [*self._values, -1 if limit is None else limit]
-
-    def __str__(self) -> str:
-        return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+        self.id = os.getpid()
+        self.actor = _actor()
+        self.pending: deque[Values] = deque()
 
 
 def _actor() -> str:
@@ -445,84 +381,51 @@ def _actor() -> str:
     return f"{user}@{os.uname().nodename}:{os.getpid()}"
 
 
+def _only(runs: list[Run], noun: str, reference: str) -> Run:
+    """Return the one run that was found for a reference."""
+    if not runs:
+        raise NotFoundError(
+            f"there is no {noun} {reference!r}",
+            hint=f"see: prefectlite {noun.replace(' ', '-')} ls",
+        )
+    if len(runs) > 1:
+        raise AmbiguousReferenceError(reference, [run.id for run in runs])
+    return runs[0]
+
+
 def _noun(run: FlowRun | TaskRun) -> str:
     return "flow run" if isinstance(run, FlowRun) else "task run"
 
 
-def _state_values(state: State) -> tuple[str, str, str | None, int]:
-    return (state.type.value, state.name, state.message, to_microseconds(state.timestamp))
+def _add_states(where: Where, states: Collection[str]) -> None:
+    types = [state.upper() for state in states]
+    if types and _UNFINISHED_TYPES.issuperset(types):
+        where.add_any("state_type", types)
+        # With the words of flow_run_unfinished, or SQLite would not use that index.
+        where.add("state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')")
+    elif states:
+        # As they are too, because lower() knows the case of ASCII only.
+        names = {*states, *(state.lower() for state in states)}
+        marks = ", ".join("?" * len(names))
+        columns = ("state_name", "lower(state_name)", "lower(state_type)")
+        either = " OR ".join(f"{column} IN ({marks})" for column in columns)
+        where.add(f"({either})", *names, *names, *names)
 
 
-def _log_values(line: LogLine) -> tuple[object, ...]:
-    return (
-        line.task_run_id,
-        line.level,
-        line.logger,
-        # A lone surrogate (an undecodable file name, say) is no text to SQLite.
-        line.message.encode("utf-8", "backslashreplace").decode(),
-        to_microseconds(line.timestamp),
-        line.flow_run_id,
-    )
-
-
-def _microseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else to_microseconds(moment)
-
-
-def _moment(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else from_microseconds(microseconds)
-
-
-def _state(row: Row) -> State:
-    type_, name, message, at = row
-    return recorded_state(StateType(type_), name, message, from_microseconds(at))
-
-
-def _flow_run(row: Row) -> FlowRun:
-    """Return the record of a row of ``_FLOW_RUN_COLUMNS``."""
-    return FlowRun(
-        id=row[0],
-        name=row[1],
-        flow_name=row[2],
-        state=_state(row[3:7]),
-        state_version=row[7],
-        parameters=json.loads(row[8]),
-        tags=tuple(json.loads(row[9])),
-        version=row[10],
-        entrypoint=row[11],
-        parent_flow_run_id=row[12],
-        parent_task_run_id=row[13],
-        run_count=row[14],
-        created_at=from_microseconds(row[15]),
-        started_at=_moment(row[16]),
-        ended_at=_moment(row[17]),
-    )
-
-
-def _task_run(row: Row) -> TaskRun:
-    """Return the record of a row of ``_TASK_RUN_COLUMNS``."""
-    return TaskRun(
-        id=row[0],
-        name=row[1],
-        task_name=row[2],
-        flow_run_id=row[3],
-        state=_state(row[4:8]),
-        state_version=row[8],
-        tags=tuple(json.loads(row[9])),
-        parent_task_run_id=row[10],
-        cache_key=row[11],
-        run_count=row[12],
-        created_at=from_microseconds(row[13]),
-        started_at=_moment(row[14]),
-        ended_at=_moment(row[15]),
-    )
-
-
+_UNFINISHED_TYPES = frozenset(type_.value for type_ in StateType) - FINAL
 _OPENING = threading.RLock()
 _OPEN: dict[tuple[Path, bool], SQLiteRegistry] = {}
+
+if hasattr(os, "register_at_fork"):  # or a child could find it held by a thread it does not have
+    os.register_at_fork(
+        before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release
+    )
 
 
 @atexit.register
 def _close_all() -> None:
     for registry in list(_OPEN.values()):
-        registry.close()
+        try:
+            registry.close()
+        except RegistryError as error:
+            sys.stderr.write(f"prefectlite: the last log lines are not on record: {error}\n")

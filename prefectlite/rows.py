@@ -1,0 +1,190 @@
+"""Records as rows of a relational registry, and back.
+
+A registry that keeps its records in tables writes the values that these functions return, in the
+order of the columns named here, and gives back the rows that it reads. Texts hold what UTF-8 can,
+times are microseconds since the Unix epoch, tags and parameters are JSON. Nothing here reads,
+writes or knows a database.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from prefectlite.clock import from_microseconds, to_microseconds
+from prefectlite.records import CachedResult, FlowRun, LogLine, StateChange, TaskRun
+from prefectlite.states import State, StateType, recorded_state
+
+Row = Sequence[Any]
+Values = tuple[str | int | None, ...]
+
+#: The columns of ``flow_run_values`` and ``flow_run_from``.
+FLOW_RUN_COLUMNS = (
+    "id, name, flow_name, state_type, state_name, state_message, state_at, state_version,"
+    " parameters, tags, version, entrypoint, parent_flow_run_id, parent_task_run_id, run_count,"
+    " created_at, started_at, ended_at"
+)
+#: The columns of ``task_run_values``, and of ``task_run_from`` before the flow run's id.
+TASK_RUN_COLUMNS = (
+    "id, name, task_name, state_type, state_name, state_message, state_at, state_version, tags,"
+    " parent_task_run_id, cache_key, run_count, created_at, started_at, ended_at"
+)
+
+
+def storable(text: str) -> str:
+    """Return the text as UTF-8 can hold it: lone surrogates, of an undecodable name, escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _storable(text: str | None) -> str | None:
+    return None if text is None else storable(text)
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    return None if moment is None else to_microseconds(moment)
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else from_microseconds(microseconds)
+
+
+def state_values(state: State) -> Values:
+    """Return a state's type, name, message and time."""
+    return (
+        state.type.value,
+        storable(state.name),
+        _storable(state.message),
+        to_microseconds(state.timestamp),
+    )
+
+
+def state_from(row: Row) -> State:
+    """Return the state of a row of type, name, message and time."""
+    type_, name, message, at = row
+    return recorded_state(StateType(type_), name, message, from_microseconds(at))
+
+
+def change_values(changed: FlowRun | TaskRun) -> Values:
+    """Return what a change of state alters: the state, its version, attempts, start and end."""
+    return (
+        *state_values(changed.state),
+        changed.state_version,
+        changed.run_count,
+        _microseconds(changed.started_at),
+        _microseconds(changed.ended_at),
+    )
+
+
+def flow_run_values(flow_run: FlowRun) -> Values:
+    """Return the values for ``FLOW_RUN_COLUMNS``."""
+    return (
+        flow_run.id,
+        storable(flow_run.name),
+        storable(flow_run.flow_name),
+        *state_values(flow_run.state),
+        flow_run.state_version,
+        json.dumps(dict(flow_run.parameters)),
+        json.dumps(flow_run.tags),
+        _storable(flow_run.version),
+        _storable(flow_run.entrypoint),
+        flow_run.parent_flow_run_id,
+        flow_run.parent_task_run_id,
+        flow_run.run_count,
+        to_microseconds(flow_run.created_at),
+        _microseconds(flow_run.started_at),
+        _microseconds(flow_run.ended_at),
+    )
+
+
+def flow_run_from(row: Row) -> FlowRun:
+    """Return the record of a row of ``FLOW_RUN_COLUMNS``."""
+    return FlowRun(
+        id=row[0],
+        name=row[1],
+        flow_name=row[2],
+        state=state_from(row[3:7]),
+        state_version=row[7],
+        parameters=json.loads(row[8]),
+        tags=tuple(json.loads(row[9])),
+        version=row[10],
+        entrypoint=row[11],
+        parent_flow_run_id=row[12],
+        parent_task_run_id=row[13],
+        run_count=row[14],
+        created_at=from_microseconds(row[15]),
+        started_at=_moment(row[16]),
+        ended_at=_moment(row[17]),
+    )
+
+
+def task_run_values(task_run: TaskRun) -> Values:
+    """Return the values for ``TASK_RUN_COLUMNS``; the flow run's key is the registry's affair."""
+    return (
+        task_run.id,
+        storable(task_run.name),
+        storable(task_run.task_name),
+        *state_values(task_run.state),
+        task_run.state_version,
+        json.dumps(task_run.tags) if task_run.tags else "[]",
+        task_run.parent_task_run_id,
+        _storable(task_run.cache_key),
+        task_run.run_count,
+        to_microseconds(task_run.created_at),
+        _microseconds(task_run.started_at),
+        _microseconds(task_run.ended_at),
+    )
+
+
+def task_run_from(row: Row) -> TaskRun:
+    """Return the record of a row of ``TASK_RUN_COLUMNS`` and the flow run's id."""
+    return TaskRun(
+        id=row[0],
+        name=row[1],
+        task_name=row[2],
+        state=state_from(row[3:7]),
+        state_version=row[7],
+        tags=tuple(json.loads(row[8])),
+        parent_task_run_id=row[9],
+        cache_key=row[10],
+        run_count=row[11],
+        created_at=from_microseconds(row[12]),
+        started_at=_moment(row[13]),
+        ended_at=_moment(row[14]),
+        flow_run_id=row[15],
+    )
+
+
+def state_change_from(row: Row) -> StateChange:
+    """Return the record of a row of type, name, message, time, version and actor."""
+    return StateChange(row[4], state_from(row[:4]), row[5])
+
+
+def log_values(line: LogLine) -> Values:
+    """Return a line's task run id, level, logger, message, time and flow run id."""
+    return (
+        line.task_run_id,
+        line.level,
+        storable(line.logger),
+        storable(line.message),
+        to_microseconds(line.timestamp),
+        line.flow_run_id,
+    )
+
+
+def log_line_from(row: Row) -> LogLine:
+    """Return the record of a row of ``log_values`` and the position."""
+    task_run_id, level, logger, message, at, flow_run_id, position = row
+    moment = from_microseconds(at)
+    return LogLine(flow_run_id, task_run_id, level, logger, message, moment, position)
+
+
+def cached_result_values(cached: CachedResult) -> Values:
+    """Return a cached result's key, task run id and end."""
+    return (storable(cached.cache_key), cached.task_run_id, _microseconds(cached.expires_at))
+
+
+def cached_result_from(row: Row) -> CachedResult:
+    """Return the record of a row of ``cached_result_values``."""
+    return CachedResult(row[0], row[1], _moment(row[2]))

@@ -1,0 +1,240 @@
+"""Transactions, undoing, checkpoints and interruptions of the file of tables."""
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from prefectlite import database
+from prefectlite.database import Database, Where
+from prefectlite.errors import RegistryCorruptError, RegistryReadOnlyError, RegistryUnavailableError
+
+
+@pytest.fixture
+def migrations(tmp_path):
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    (folder / "0001_first.sql").write_text("CREATE TABLE note (text TEXT NOT NULL) STRICT;")
+    return folder
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new" / "folder" / "notes.db"
+
+
+@pytest.fixture
+def notes(path, migrations):
+    notes = Database(path, migrations=migrations, schema_version=1)
+    yield notes
+    notes.close()
+
+
+def add(text):
+    return lambda connection: connection.execute("INSERT INTO note VALUES (?)", (text,)).rowcount
+
+
+def texts(notes):
+    return [text for (text,) in notes.read("SELECT text FROM note ORDER BY rowid")]
+
+
+class Fault:
+    """A connection that raises an error after, or instead of, one statement."""
+
+    def __init__(self, notes, statement, error, *, instead=False):
+        self.connection = notes._connection
+        self.statement, self.error, self.instead = statement, error, instead
+        notes._connection = self
+
+    def execute(self, sql, *parameters):
+        is_due = self.error is not None and sql.startswith(self.statement)
+        cursor = None if is_due and self.instead else self.connection.execute(sql, *parameters)
+        if is_due:
+            error, self.error = self.error, None
+            raise error
+        return cursor
+
+    def __getattr__(self, name):
+        return getattr(self.connection, name)
+
+
+def test_a_write_returns_what_its_work_returns_and_is_there(notes):
+    assert notes.write(add("one")) == 1
+    assert notes.write(add("two"), durable=True) == 1
+    assert texts(notes) == ["one", "two"]
+
+
+def test_work_that_raises_changes_nothing(notes):
+    def work(connection):
+        add("one")(connection)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        notes.write(work)
+    assert texts(notes) == []
+    notes.write(add("two"))
+    assert texts(notes) == ["two"]
+
+
+def test_a_durable_write_is_synchronous_and_the_next_one_is_not(notes):
+    def synchronous(connection):
+        return connection.execute("PRAGMA synchronous").fetchall()[0][0]
+
+    assert notes.write(synchronous, durable=True) == 2  # FULL
+    assert notes.write(synchronous) == 1  # NORMAL
+
+
+def test_what_failed_is_undone_before_another_thread_writes(notes):
+    events = []
+
+    def work(connection):
+        connection.execute("INSERT INTO note VALUES (NULL)")
+
+    def undo():
+        assert notes._lock.locked()
+        events.append("undone")
+
+    with pytest.raises(RegistryUnavailableError):
+        notes.write(work, undo=undo)
+    assert events == ["undone"]
+
+
+def test_an_interruption_right_after_the_commit_undoes_nothing(notes):
+    undone = []
+    Fault(notes, "COMMIT", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        notes.write(add("one"), undo=lambda: undone.append(1))
+    assert undone == []
+    assert texts(notes) == ["one"]
+    notes.write(add("two"))
+    assert texts(notes) == ["one", "two"]
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT"])
+def test_an_interruption_before_the_commit_undoes_all_and_the_next_write_works(notes, statement):
+    undone = []
+    Fault(notes, statement, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        notes.write(add("one"), undo=lambda: undone.append(1))
+    assert undone == [1]
+    notes.write(add("two"))
+    assert texts(notes) == ["two"]
+
+
+def test_a_transaction_that_an_interruption_left_open_does_not_stop_the_next_write(notes):
+    notes._connection.execute("BEGIN IMMEDIATE")
+    notes._connection.execute("INSERT INTO note VALUES ('left over')")
+    notes.write(add("one"))
+    assert texts(notes) == ["one"]
+
+
+def test_a_checkpoint_that_fails_does_not_make_a_commit_look_failed(notes, monkeypatch):
+    monkeypatch.setattr(database, "_COMMITS_PER_CHECKPOINT", 1)
+    fault = Fault(notes, "PRAGMA wal_checkpoint", sqlite3.OperationalError("disk full"))
+    notes.write(add("one"))
+    assert fault.error is None
+    assert texts(notes) == ["one"]
+
+
+def test_the_gate_is_free_after_every_kind_of_write(notes, path, migrations, monkeypatch):
+    monkeypatch.setenv("PREFECTLITE_REGISTRY_LOCK_SECONDS", "1")
+    other = Database(path, migrations=migrations, schema_version=1)
+    for error in (KeyboardInterrupt(), sqlite3.OperationalError("x"), ValueError("x")):
+        for statement in ("BEGIN", "INSERT", "COMMIT"):
+            Fault(notes, statement, error)
+            with pytest.raises((KeyboardInterrupt, RegistryUnavailableError, ValueError)):
+                notes.write(add("one"))
+            other.write(add("other"))
+    other.close()
+    assert texts(notes).count("other") == 9
+
+
+def test_opening_for_reading_only_never_writes(notes, path, migrations):
+    notes.write(add("one"))
+    reader = Database(path, migrations=migrations, schema_version=1, read_only=True)
+    assert texts(reader) == ["one"]
+    with pytest.raises(RegistryReadOnlyError):
+        reader.write(add("two"))
+    with pytest.raises(RegistryReadOnlyError):  # nor by SQL
+        reader.read("DELETE FROM note RETURNING text")
+    reader.close()
+    assert texts(notes) == ["one"]
+
+
+def test_an_older_schema_is_migrated_step_by_step_even_by_a_reader(notes, path, migrations):
+    notes.write(add("one"))
+    notes.close()
+    (migrations / "0002_more.sql").write_text("ALTER TABLE note ADD COLUMN at INTEGER;")
+    (migrations / "0003_more.sql").write_text("UPDATE note SET at = 7;")
+    newer = Database(path, migrations=migrations, schema_version=3, read_only=True)
+    assert newer.read("SELECT text, at FROM note") == [("one", 7)]
+    assert newer.read("PRAGMA user_version") == [(3,)]
+    newer.close()
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(notes, path, migrations):
+    notes.write(add("one"))
+    notes.close()
+    (migrations / "0002_bad.sql").write_text("DELETE FROM note; CREATE TABLE note (again TEXT);")
+    with pytest.raises(RegistryUnavailableError):
+        Database(path, migrations=migrations, schema_version=2)
+    assert texts(notes) == ["one"]
+    assert notes.read("PRAGMA user_version") == [(1,)]
+
+
+def test_a_file_whose_journal_is_of_another_kind_is_set_right_once(path, migrations):
+    path.parent.mkdir(parents=True)
+    made = sqlite3.connect(path)
+    made.executescript((migrations / "0001_first.sql").read_text())
+    made.executescript(
+        f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;"
+    )
+    made.close()
+    notes = Database(path, migrations=migrations, schema_version=1)
+    assert notes.read("PRAGMA journal_mode") == [("wal",)]
+    notes.close()
+
+
+def test_many_threads_share_one_connection(notes):
+    def write(name):
+        for number in range(50):
+            notes.write(add(f"{name}-{number}"))
+            notes.read("SELECT count(*) FROM note")
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(set(texts(notes))) == 200
+
+
+def test_a_process_that_ends_with_a_large_log_moves_it_into_the_file(notes, path, migrations):
+    idle = Database(path, migrations=migrations, schema_version=1)
+    for _ in range(60):
+        notes.write(add("x" * 100_000))
+    log = Path(f"{path}-wal")
+    assert path.stat().st_size < log.stat().st_size
+    notes.close()
+    assert log.exists()  # the idle one has it open
+    assert path.stat().st_size > 6_000_000
+    idle.close()
+
+
+def test_damage_is_named_with_the_file_and_what_to_do(notes, path):
+    error = notes.damaged(ValueError("no number"))
+    assert isinstance(error, RegistryCorruptError)
+    assert str(path) in str(error)
+    assert "backup" in error.hint
+
+
+def test_a_condition_binds_its_values_and_the_limit_comes_last():
+    where = Where()
+    assert str(where) == ""
+    assert where.values(None) == [-1]
+    where.add("a = ?", 1)
+    where.add_any("b", ["x", "caf\udce9"])
+    where.add_any("c", [])
+    assert str(where) == "WHERE a = ? AND b IN (?, ?)"
+    assert where.values(5) == [1, "x", "caf\\udce9", 5]

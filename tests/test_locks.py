@@ -1,0 +1,254 @@
+"""The write gate: one at a time, in line, with a deadline, and never left behind."""
+
+import fcntl
+import os
+import threading
+
+import pytest
+
+from prefectlite import locks
+from prefectlite.errors import RegistryLockTimeoutError
+from prefectlite.locks import WriteGate
+
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+def gates(tmp_path):
+    """Make gates on one file; as open file descriptions they exclude each other like processes."""
+    made = []
+
+    def gate(timeout_seconds=DEADLINE_SECONDS):
+        made.append(WriteGate(tmp_path / "registry.lock", timeout_seconds=timeout_seconds))
+        return made[-1]
+
+    yield gate
+    for each in made:
+        each.close()
+    join_claims()
+
+
+def claims():
+    return [each for each in threading.enumerate() if each.name == "prefectlite-gate"]
+
+
+def join_claims():
+    for claim in claims():
+        claim.join(timeout=DEADLINE_SECONDS)
+    assert claims() == []
+
+
+def test_one_at_a_time_is_in_the_gate(gates):
+    one, two = gates(), gates()
+    one.enter()
+    assert not two.try_enter()
+    one.leave()
+    assert two.try_enter()
+    assert not one.try_enter()
+
+
+def test_closing_a_gate_gives_it_back(gates, tmp_path):
+    one = WriteGate(tmp_path / "registry.lock", timeout_seconds=0)
+    one.enter()
+    one.close()
+    assert gates().try_enter()
+
+
+def test_leaving_a_gate_that_is_not_held_is_nothing(gates):
+    one, two = gates(), gates()
+    one.leave()
+    two.enter()
+    one.leave()
+    assert not one.try_enter()
+
+
+def test_who_waits_in_line_gets_it_and_holds_it_and_gives_it_back(gates):
+    one, two, three = gates(), gates(), gates()
+    one.enter()
+    entered = threading.Event()
+
+    def wait():
+        two.enter()
+        entered.set()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    wait_for(claims)
+    assert not entered.is_set()
+    one.leave()
+    assert entered.wait(DEADLINE_SECONDS)
+    waiter.join()
+    assert not three.try_enter()
+    two.leave()
+    assert three.try_enter()
+
+
+def test_who_waits_too_long_is_told_who_holds_it(gates):
+    one, two = gates(), gates(timeout_seconds=0.05)
+    one.enter()
+    with pytest.raises(RegistryLockTimeoutError) as caught:
+        two.enter()
+    assert "0.05 seconds" in str(caught.value)
+    assert f"process {os.getpid()}" in str(caught.value)
+    assert f"ps -p {os.getpid()}" in caught.value.hint
+    one.leave()
+
+
+def test_a_wait_that_was_given_up_keeps_nobody_out_when_its_turn_comes(gates):
+    one, two, three = gates(), gates(timeout_seconds=0.05), gates()
+    one.enter()
+    with pytest.raises(RegistryLockTimeoutError):
+        two.enter()
+    one.leave()
+    join_claims()
+    three.enter()
+    with pytest.raises(RegistryLockTimeoutError):
+        two.enter()
+    three.leave()
+    join_claims()
+    two.enter()
+    assert not three.try_enter()
+
+
+def test_who_gives_up_again_and_again_leaves_one_thread_and_one_descriptor(gates):
+    one, two = gates(), gates(timeout_seconds=0.02)
+    one.enter()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(RegistryLockTimeoutError):
+            two.enter()
+    assert len(claims()) == 1
+    assert len(os.listdir("/proc/self/fd")) == descriptors + 1
+    one.leave()
+    join_claims()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_wait_that_is_taken_up_again_wins_like_a_new_one(gates):
+    one, two, three = gates(), gates(timeout_seconds=0.02), gates()
+    one.enter()
+    with pytest.raises(RegistryLockTimeoutError):
+        two.enter()
+    two.timeout_seconds = DEADLINE_SECONDS
+    winner = threading.Thread(target=two.enter)
+    winner.start()
+    one.leave()
+    winner.join(timeout=DEADLINE_SECONDS)
+    assert not winner.is_alive()
+    assert not three.try_enter()
+    two.leave()
+    assert three.try_enter()
+
+
+class NoThread:
+    def __init__(self, **_):
+        pass
+
+    def start(self):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+
+def test_where_no_thread_can_be_had_the_gate_is_waited_for_all_the_same(gates, monkeypatch):
+    one, two = gates(), gates()
+    one.enter()
+    monkeypatch.setattr(locks.threading, "Thread", NoThread)
+    naps = []
+
+    def nap(_):
+        naps.append(1)
+        if len(naps) == 100:
+            one.leave()
+
+    monkeypatch.setattr(locks.time, "sleep", nap)
+    two.enter()
+    assert not one.try_enter()
+
+
+def test_where_no_thread_can_be_had_the_wait_has_its_deadline_too(gates, monkeypatch):
+    one, two = gates(), gates(timeout_seconds=0.05)
+    one.enter()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(locks.threading, "Thread", NoThread)
+    with pytest.raises(RegistryLockTimeoutError):
+        two.enter()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_an_interrupted_wait_leaves_the_gate_to_others(gates, monkeypatch):
+    one, two, three = gates(), gates(), gates()
+    one.enter()
+
+    class Interrupted(threading.Semaphore):
+        def acquire(self, *arguments, **named):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(locks.threading, "Semaphore", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        two.enter()
+    one.leave()
+    join_claims()
+    assert three.try_enter()
+
+
+COUNTER = """
+import sys
+from pathlib import Path
+from prefectlite.locks import WriteGate
+folder = Path(sys.argv[1])
+gate = WriteGate(folder / "registry.lock", timeout_seconds=60)
+counter = folder / "counter"
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(400):
+    gate.enter()
+    counter.write_text(str(int(counter.read_text()) + 1))
+    gate.leave()
+"""
+
+
+def test_processes_take_turns(tmp_path, start_python):
+    (tmp_path / "counter").write_text("0")
+    processes = [start_python(COUNTER, tmp_path) for _ in range(4)]
+    for process in processes:
+        process.line()
+    for process in processes:
+        process.tell()
+    for process in processes:
+        process.end()
+    assert (tmp_path / "counter").read_text() == "1600"
+
+
+HOLDER = """
+import os, sys
+from pathlib import Path
+from prefectlite.locks import WriteGate
+gate = WriteGate(Path(sys.argv[1]), timeout_seconds=60)
+gate.enter()
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_process_that_dies_in_the_gate_lets_go_of_it(tmp_path, start_python, gates):
+    holder = start_python(HOLDER, tmp_path / "registry.lock")
+    holder.line()
+    gate = gates()
+    assert not gate.try_enter()
+    holder.kill()
+    gate.enter()
+
+
+def test_a_program_that_is_started_does_not_inherit_the_gate(gates):
+    gate = gates()
+    gate.enter()
+    assert fcntl.fcntl(gate._descriptor, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def wait_for(condition):
+    """Let other threads run until the condition holds."""
+    turn = threading.Event()
+    for _ in range(DEADLINE_SECONDS * 1000):
+        if condition():
+            return
+        turn.wait(0.001)
+    raise AssertionError("it never came")

@@ -1,0 +1,59 @@
+"""Ids, names and slugs."""
+
+import re
+import uuid
+
+import pytest
+
+from prefectlite.names import new_id, random_run_name, slug
+
+
+def test_an_id_is_a_random_uuid_in_lower_case():
+    for _ in range(100):
+        id_ = new_id()
+        parsed = uuid.UUID(id_)
+        assert str(parsed) == id_
+        assert (parsed.version, parsed.variant) == (4, uuid.RFC_4122)
+
+
+def test_ids_do_not_repeat():
+    assert len({new_id() for _ in range(10_000)}) == 10_000
+
+
+def test_a_run_name_is_an_adjective_and_an_animal():
+    names = {random_run_name() for _ in range(1000)}
+    assert all(re.fullmatch(r"[a-z]+-[a-z]+", name) for name in names)
+    assert len(names) > 900
+
+
+FORKED = """
+import os
+from prefectlite.names import new_id, random_run_name
+random_run_name()
+read, write = os.pipe()
+if not os.fork():
+    os.write(write, (new_id() + random_run_name()).encode())
+    os._exit(0)
+own = new_id() + random_run_name()
+os.wait()
+print(os.read(read, 200).decode() != own)
+"""
+
+
+def test_a_forked_child_does_not_repeat_its_parents_ids_and_names(start_python):
+    assert start_python(FORKED).end() == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("My Flow", "my-flow"),
+        ("my_flow", "my-flow"),
+        ("  --a  b__c!! ", "a-b-c"),
+        ("Grüße 2", "grüße-2"),
+        ("", ""),
+        ("!?", ""),
+    ],
+)
+def test_a_slug_is_lower_case_words_with_one_hyphen_between(text, expected):
+    assert slug(text) == expected
