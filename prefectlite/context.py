@@ -44,6 +44,8 @@ class FlowRunContext:
         tally: The final states of the task runs and subflow runs that it has called.
         unfinished: Futures of task runs that have not ended.
         has_ended: Whether the engine has given up waiting for it; no new task may start.
+        may_have_orphans: Whether a thread was abandoned or a process killed in it: runs that they
+            began may be left unfinished on record.
     """
 
     flow: FlowLike | None
@@ -58,6 +60,7 @@ class FlowRunContext:
     tally: Tally = field(default_factory=Tally)
     unfinished: set[TaskFuture[object]] = field(default_factory=set)
     has_ended: bool = False
+    may_have_orphans: bool = False
     partial_lines: dict[int, str] = field(default_factory=dict)
     _indexes: dict[str, itertools.count[int]] = field(default_factory=dict)
 
@@ -200,6 +203,11 @@ def check_open(parent: RunContext) -> None:
         deadline = context.deadline
         if context.has_ended or (deadline is not None and deadline.has_passed()):
             raise TimeoutInterrupt(deadline)
+
+
+def is_under(deadline: Deadline) -> bool:
+    """Return whether this code is in a run that the deadline is for, however deep inside."""
+    return any(context.deadline is deadline for context in enclosing(current()))
 
 
 def follow_threads() -> None:

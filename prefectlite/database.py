@@ -119,6 +119,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._gate: WriteGate | None = None
         self._is_stand_in = False
+        self._identity: tuple[int, int] | None = None
         self._process = 0
         self._lock = threading.Lock()
         self._commits = 0
@@ -171,7 +172,7 @@ class Database:
             if self._process != os.getpid():
                 self._abandon()
             connection, gate = self._connection, self._gate
-            self._connection = self._gate = None
+            self._connection = self._gate = self._identity = None
             try:
                 if connection is not None:
                     self._close(connection, gate)
@@ -228,6 +229,7 @@ class Database:
             raise RegistryReadOnlyError(f"the registry {self.path} has no write gate")
         try:
             gate.enter()
+            self._check_identity()
             if connection.in_transaction:  # an interruption struck the rollback of the last one
                 connection.execute("ROLLBACK")
             try:
@@ -258,7 +260,7 @@ class Database:
         # The last connection to close checkpoints and removes the log by itself, with the file
         # locked against every other: that needs no gate, so a stopped process that holds it does
         # not keep this one from its end.
-        is_large = self._commits and self._log.stat().st_size > _LARGE_LOG_BYTES
+        is_large = self._commits and _size_bytes(self._log) > _LARGE_LOG_BYTES
         # Beside a process that lives long and commits nothing, no other is ever the last, and those
         # that live shortly do not get to the count.
         if gate is not None and is_large and gate.try_enter():
@@ -290,7 +292,10 @@ class Database:
             raise self._translated(error) from error
 
     def _open_writer(self) -> sqlite3.Connection:
-        self._create_files()
+        if self._identity is None:
+            self._create_files()
+        else:  # it was open before, and not closed for good
+            self._check_identity()
         connection = self._connect("rw")
         try:
             gate = WriteGate(
@@ -306,7 +311,23 @@ class Database:
             connection.close()
             raise
         self._gate = gate
+        self._identity = self._found_identity()
         return connection
+
+    def _check_identity(self) -> None:
+        """Refuse to go on in a file that was deleted or replaced; SQLite would, without a word."""
+        found = self._found_identity()
+        if found != self._identity:
+            what = f"was {'replaced' if found else 'deleted'} while it was in use"
+            hint = "put it back, or run it again with a new one"
+            raise RegistryUnavailableError(f"the registry {self.path} {what}", hint=hint)
+
+    def _found_identity(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - at every write, and pathlib costs more
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _open_reader(self) -> sqlite3.Connection:
         connection = self._connect("ro")
@@ -316,7 +337,7 @@ class Database:
             connection.close()
             # A reader of a write-ahead log needs to write its index. Where it may not, and there
             # is no log, the file alone is the whole truth.
-            if self._log.exists() and self._log.stat().st_size:
+            if _size_bytes(self._log):
                 raise
             connection = self._connect("ro&immutable=1")
             version = self._version(connection)
@@ -460,6 +481,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
     )
+
+
+def _size_bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _check_filesystem(path: Path) -> None:

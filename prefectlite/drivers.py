@@ -2,33 +2,41 @@
 
 The engine writes what happens to a run once, as a generator that yields what it needs done: call
 the user's function, sleep, wait for futures. A driver does it in the way that the function's kind
-asks for and sends the outcome back. This module knows nothing of states or the registry.
+asks for and sends the outcome back. This module knows nothing of states, and must write nothing to
+the registry but the last log lines of a forked child, which leaves here.
 """
 
 from __future__ import annotations
 
-import time
+import os
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from prefectlite import prints
-from prefectlite.context import RunContext, enter, leave
+from prefectlite.context import RunContext, enter, is_under, leave
+from prefectlite.errors import RegistryError
 from prefectlite.futures import TaskFuture, settled, wait_for_all
 from prefectlite.interruptions import (
+    LOOP_GRACE_SECONDS,
     AbandonedError,
     ClosedByCallerError,
-    calls_user_code,
     in_main_thread,
+    sleep,
     waits,
 )
 from prefectlite.options import Function, Kind
+from prefectlite.outcomes import user_traceback
 from prefectlite.timeouts import (
-    LOOP_GRACE_SECONDS,
     Armed,
     Deadline,
+    InterruptibleThread,
     TimeoutInterrupt,
     call_in_main_thread,
+    call_in_thread,
+    call_on_loop,
 )
 
 T = TypeVar("T")
@@ -111,7 +119,7 @@ def perform_here(effect: Effect) -> object:
 def pause_here(effect: Effect) -> None:
     """Sleep or wait in this thread."""
     if isinstance(effect, Sleep):
-        time.sleep(effect.seconds)
+        sleep(effect.seconds)
     elif isinstance(effect, Wait):
         deadline = effect.deadline
         if not wait_for_all(effect.futures, until=deadline.at if deadline else None):
@@ -126,25 +134,65 @@ def call_here(call: Call) -> object:
     if call.kind in (Kind.ASYNC, Kind.ASYNC_GENERATOR):
         import asyncio
 
-        return asyncio.run(_acall(call))
+        return asyncio.run(_acall(call, owns_loop=True))
+    process = os.getpid()
+    try:
+        value = _call_entered(call)
+    except BaseException as error:
+        if os.getpid() != process:
+            _end_forked_child(call.context, error)
+        raise
+    if os.getpid() != process:
+        _end_forked_child(call.context, None)
+    return value
+
+
+def _call_entered(call: Call) -> object:
     context = call.context
     token = enter(context)
     try:
         deadline = context.deadline
-        if deadline is not None and in_main_thread():
-            return call_in_main_thread(deadline, lambda: call_plainly(call))
-        return call_plainly(call)
+        if deadline is None:
+            return call_plainly(call)
+        if in_main_thread():
+            return call_in_main_thread(
+                deadline, lambda: is_under(deadline), lambda: call_plainly(call)
+            )
+        return call_in_thread(deadline.at, lambda: call_plainly(call))
     finally:
         leave(token)
         if context.partial_lines:
             prints.finish(context)
 
 
-@calls_user_code
+@waits
 def call_plainly(call: Call) -> object:
     """Call user code, with nothing around it."""
     result: object = call.function(*call.args, **call.kwargs)
     return list(result) if call.kind is Kind.GENERATOR else result  # type: ignore[call-overload] # a generator
+
+
+def _end_forked_child(context: RunContext, error: BaseException | None) -> NoReturn:
+    """End a process that user code has forked, where it comes back from that code.
+
+    The run is its parent's: two processes must not both say how it ended. The exit code is what
+    Python would give.
+    """
+    exit_code, told = 0, ""
+    if isinstance(error, SystemExit):
+        exit_code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        told = error.code if isinstance(error.code, str) else ""
+    elif error is not None:
+        exit_code, told = 1, user_traceback(error)
+    try:
+        context.registry.flush_logs()
+    except RegistryError as fault:
+        told += f"\nprefectlite: the last log lines are not on record: {fault}"
+    for stream, text in ((sys.stdout, ""), (sys.stderr, told)):
+        with suppress(OSError, ValueError, AttributeError):  # closed, full, or None
+            stream.write(f"{text}\n" if text else "")
+            stream.flush()
+    os._exit(exit_code & 0xFF)  # not through the frames and atexit functions of the parent
 
 
 async def adrive(steps: Steps[T], *, error: BaseException | None = None) -> T:
@@ -182,20 +230,35 @@ async def _aperform(effect: Effect) -> object:
     return None
 
 
-async def _acall(call: Call) -> object:
+async def _acall(call: Call, *, owns_loop: bool = False) -> object:
+    process = os.getpid()
+    try:
+        value = await _acall_entered(call, owns_loop=owns_loop)
+    except BaseException as error:
+        if os.getpid() != process:
+            _end_forked_child(call.context, error)
+        raise
+    if os.getpid() != process:
+        _end_forked_child(call.context, None)
+    return value
+
+
+async def _acall_entered(call: Call, *, owns_loop: bool) -> object:
     context = call.context
     token = enter(context)
     try:
-        if context.deadline is None:
+        deadline = context.deadline
+        if deadline is None:
             return await _acall_plainly(call)
-        return await _acall_until(context.deadline, call)
+        armed = _armed_for_loop(deadline, owns_loop=owns_loop)
+        return await call_on_loop(deadline, armed, lambda: _acall_plainly(call))
     finally:
         leave(token)
         if context.partial_lines:
             prints.finish(context)
 
 
-@calls_user_code
+@waits
 async def _acall_plainly(call: Call) -> object:
     if call.kind is Kind.ASYNC_GENERATOR:
         return [item async for item in call.function(*call.args, **call.kwargs)]
@@ -203,22 +266,15 @@ async def _acall_plainly(call: Call) -> object:
     return result
 
 
-@calls_user_code
-async def _acall_until(deadline: Deadline, call: Call) -> object:
-    import asyncio
-
-    armed = Armed(deadline, delay_seconds=LOOP_GRACE_SECONDS) if in_main_thread() else None
-    scope = asyncio.timeout(deadline.remaining())
-    try:
-        async with scope:
-            return await _acall_plainly(call)
-    except TimeoutError as error:
-        if scope.expired():
-            raise TimeoutInterrupt(deadline) from error
-        raise
-    finally:
-        if armed is not None:
-            armed.disarm()
+def _armed_for_loop(deadline: Deadline, *, owns_loop: bool) -> Armed | InterruptibleThread | None:
+    """Return what interrupts code that blocks its event loop; None where it could hit others."""
+    if in_main_thread():
+        return Armed(deadline, lambda: is_under(deadline), delay_seconds=LOOP_GRACE_SECONDS)
+    if not owns_loop:
+        return None
+    thread = InterruptibleThread()
+    thread.interrupt_at(deadline.at + LOOP_GRACE_SECONDS)
+    return thread
 
 
 def drive_generator(steps: Steps[T]) -> Generator[Any, Any, T]:
@@ -264,15 +320,21 @@ def _iterate(call: Call) -> Generator[Any, Any, object]:
 
 
 def _sender(generator: Generator[Any, Any, Any], value: object) -> Callable[[], object]:
-    return lambda: generator.send(value)
+    return waits(lambda: generator.send(value))
 
 
 def _thrower(generator: Generator[Any, Any, Any], error: BaseException) -> Callable[[], object]:
-    return lambda: generator.throw(error)
+    return waits(lambda: generator.throw(error))
 
 
-async def adrive_generator(steps: Steps[T]) -> AsyncGenerator[Any, Any]:
-    """Run steps whose user function is an async generator, handing on what it yields."""
+async def adrive_generator(
+    steps: Steps[T], finish: Callable[[T], object]
+) -> AsyncGenerator[Any, Any]:
+    """Run steps whose user function is an async generator, handing on what it yields.
+
+    Args:
+        finish: Called with what the steps return, which an async generator cannot return.
+    """
     try:
         effect = next(steps)
         while True:
@@ -292,8 +354,8 @@ async def adrive_generator(steps: Steps[T]) -> AsyncGenerator[Any, Any]:
                 effect = steps.throw(raised)
             else:
                 effect = steps.send(value)
-    except StopIteration:
-        return
+    except StopIteration as stop:
+        finish(stop.value)
 
 
 async def _aiterate(call: Call) -> AsyncGenerator[Any, None]:
@@ -306,5 +368,5 @@ async def _aiterate(call: Call) -> AsyncGenerator[Any, None]:
         try:
             yield item
         except GeneratorExit:
-            await generator.aclose()
+            await _acall(Call(generator.aclose, (), {}, call.context, Kind.ASYNC))
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,10 +40,17 @@ from prefectlite.errors import (
     UsageError,
 )
 from prefectlite.interruptions import Signals
-from prefectlite.lifecycle import attempts, call_hooks, finish, wait_for_inputs
+from prefectlite.lifecycle import (
+    attempts,
+    call_hooks,
+    end_orphans,
+    finish,
+    made_name,
+    wait_for_inputs,
+)
 from prefectlite.names import new_id, random_run_name
 from prefectlite.options import FlowLike, Hook
-from prefectlite.outcomes import crashed_state, failed_state, flow_state
+from prefectlite.outcomes import crashed_state, failed_state, flow_state, unsettled
 from prefectlite.parameters import bind, call_arguments, signature_of, to_json_values, validate
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
@@ -89,7 +96,9 @@ def run_flow(request: FlowRequest) -> State:
         BaseException: What interrupted it: Ctrl-C, SIGTERM, ``sys.exit``, an outer deadline.
     """
     if request.parent is not None:
-        return drive(_steps(request), perform_here)
+        state = drive(_steps(request), perform_here)
+        check_open(request.parent)
+        return state
     with Signals():
         return drive(_steps(request), perform_here)
 
@@ -97,20 +106,24 @@ def run_flow(request: FlowRequest) -> State:
 async def arun_flow(request: FlowRequest) -> State:
     """Run an async flow on the running loop; see ``run_flow``."""
     if request.parent is not None:
-        return await adrive(_steps(request))
+        state = await adrive(_steps(request))
+        check_open(request.parent)
+        return state
     import asyncio
 
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
 
-    def cancel() -> None:
+    def deliver() -> None:
+        signals.settle()
         if this is not None:
-            loop.call_soon_threadsafe(this.cancel)
+            this.cancel()
 
-    with Signals(cancel) as request.signals:
+    signals = Signals(lambda: loop.call_soon_threadsafe(deliver))
+    with signals as request.signals:
         try:
             return await adrive(_steps(request))
         except asyncio.CancelledError:
-            received = request.signals.received
+            received = signals.received
             if received is None:
                 raise
             raise received from None
@@ -121,9 +134,15 @@ def iterate_flow(request: FlowRequest) -> Generator[Any, Any, State]:
     return drive_generator(_steps(request))
 
 
-def aiterate_flow(request: FlowRequest) -> AsyncGenerator[Any, Any]:
-    """Run an async generator flow while its items are taken; see ``run_flow``."""
-    return adrive_generator(_steps(request))
+def aiterate_flow(
+    request: FlowRequest, finish: Callable[[State], object] = State.result
+) -> AsyncGenerator[Any, Any]:
+    """Run an async generator flow while its items are taken; see ``run_flow``.
+
+    Args:
+        finish: Called with the final state; if nothing is given, what the flow raised is raised.
+    """
+    return adrive_generator(_steps(request), finish)
 
 
 def _steps(request: FlowRequest) -> Steps[State]:
@@ -161,17 +180,30 @@ def _body(request: FlowRequest, context: FlowRunContext) -> Steps[State]:
     """Yield the steps of one attempt: call the function, then gather what it has submitted."""
     context.tally = Tally()
     context.has_ended = False
-    parameters = context.parameters
-    args, kwargs = call_arguments(request.flow.fn, parameters) if parameters else ((), {})
     try:
-        value = yield Call(request.flow.fn, args, kwargs, context, request.flow.kind)
-        yield from _gather(context, context.deadline)
-    except Exception:
-        yield from _gather(context, context.deadline)
+        return (yield from _call_and_gather(request, context))
+    except (Exception, GeneratorExit):
         raise
     except BaseException:
         yield from _end_children(context)
         raise
+
+
+def _call_and_gather(request: FlowRequest, context: FlowRunContext) -> Steps[State]:
+    parameters = context.parameters
+    args, kwargs = call_arguments(request.flow.fn, parameters) if parameters else ((), {})
+    try:
+        value = yield Call(request.flow.fn, args, kwargs, context, request.flow.kind)
+    except StopIteration as error:  # Python would make a RuntimeError of it, in a generator
+        yield from _gather(context, context.deadline)
+        return failed_state("Flow", error)
+    except Exception:
+        yield from _gather(context, context.deadline)
+        raise
+    yield from _gather(context, context.deadline)
+    futures = unsettled(value)  # of another flow run
+    if futures:
+        yield Wait(futures, context.deadline)
     return flow_state(value, context.tally)
 
 
@@ -183,7 +215,7 @@ def _gather(context: FlowRunContext, deadline: Deadline | None) -> Steps[None]:
 
 def _end_children(context: FlowRunContext) -> Steps[None]:
     """End the task runs that have not ended: their flow run is over."""
-    context.has_ended = True
+    context.has_ended = context.may_have_orphans = True
     if context.task_runner is not None:
         context.task_runner.interrupt()
     for loop_task in list(context.loop_tasks):
@@ -202,15 +234,13 @@ def _let_go_of_runner(context: FlowRunContext) -> None:
         runner.shutdown()
 
 
-def _create(request: FlowRequest) -> tuple[FlowRunContext, ParameterTypeError | None]:
-    """Put the flow run on record, as Running, or as Pending if its parameters are refused."""
+def _create(request: FlowRequest) -> tuple[FlowRunContext, UsageError | None]:
+    """Put the flow run on record: as Running, or as Pending if the call is refused."""
     flow, parent = request.flow, request.parent
     registry = _registry(parent)
-    error = None
-    try:
-        parameters = _parameters(flow, request)
-    except ParameterTypeError as refused:
-        parameters, error = dict(request.kwargs), refused
+    parameters, error = _parameters(request)
+    if error is None:
+        error = _give_name(request, parameters)
     state = Running() if error is None else Pending()
     flow_run = _new_flow_run(request, parameters, state)
     registry.create_flow_run(flow_run)
@@ -234,16 +264,30 @@ def _registry(parent: RunContext | None) -> Registry:
     return open_registry(PREFECTLITE_REGISTRY.value()) if parent is None else parent.registry
 
 
-def _parameters(flow: FlowLike, request: FlowRequest) -> dict[str, object]:
-    """Return the values to call the flow with, by name, checked where they are annotated.
-
-    Raises:
-        ParameterTypeError: The signature or an annotation refuses them.
-    """
+def _parameters(request: FlowRequest) -> tuple[dict[str, object], UsageError | None]:
+    """Return the values to call the flow with, by name, and why they are refused, if they are."""
+    flow = request.flow
     if not request.args and not request.kwargs and not signature_of(flow.fn).parameters:
-        return {}
-    bound = bind(flow.fn, request.args, request.kwargs)
-    return validate(flow.fn, bound) if flow.options.validate_parameters else bound
+        return {}, None
+    parameters = dict(request.kwargs)
+    try:
+        parameters = bind(flow.fn, request.args, request.kwargs)
+        if flow.options.validate_parameters:
+            parameters = validate(flow.fn, parameters)
+    except ParameterTypeError as error:
+        return parameters, error
+    return parameters, None
+
+
+def _give_name(request: FlowRequest, parameters: Mapping[str, object]) -> UsageError | None:
+    """Give the run the name that ``flow_run_name`` makes; return why there is none, if so."""
+    template = request.flow.options.flow_run_name
+    if template is not None and not request.name:
+        try:
+            request.name = made_name("flow_run_name", template, parameters)
+        except UsageError as error:
+            return error
+    return None
 
 
 def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state: State) -> FlowRun:
@@ -251,10 +295,10 @@ def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state:
     is_running = state.is_running()
     return FlowRun(
         id=new_id(),
-        name=request.name or _run_name(request, parameters, state),
+        name=request.name or random_run_name(),
         flow_name=options.name,
         state=state,
-        parameters=to_json_values(parameters) if parameters else {},
+        parameters=to_json_values(parameters, function=request.flow.fn) if parameters else {},
         tags=tuple(sorted(request.tags | current_tags())),
         version=options.version,
         entrypoint=request.entrypoint,
@@ -266,16 +310,11 @@ def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state:
     )
 
 
-def _run_name(request: FlowRequest, parameters: Mapping[str, object], state: State) -> str:
-    template = request.flow.options.flow_run_name
-    if template is None or state.is_pending():
-        return random_run_name()
-    return template() if callable(template) else template.format(**parameters)
-
-
 def _finish(request: FlowRequest, context: FlowRunContext, state: State) -> State:
     """Put the final state on record, then tell it: to the log, the parent's tally, the hooks."""
     prints.finish(context)
+    if context.may_have_orphans:
+        end_orphans(context.registry, context.flow_run.id)
     state = finish(context, state)
     request.flow_run = context.flow_run
     if isinstance(context.parent, FlowRunContext):

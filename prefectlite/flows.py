@@ -18,6 +18,7 @@ from prefectlite.flow_engine import (
     iterate_flow,
     run_flow,
 )
+from prefectlite.inputs import listed
 from prefectlite.options import (
     Binding,
     FlowOptions,
@@ -26,6 +27,9 @@ from prefectlite.options import (
     RunName,
     check_function,
     check_retries,
+    check_run_name,
+    checked_hooks,
+    function_name,
     kind_of,
 )
 from prefectlite.retries import RetryDelay, checked_delay
@@ -86,7 +90,7 @@ class Flow(Generic[P, R]):
         """
         rest: dict[str, Any] = dict(kwargs)
         return_state = bool(rest.pop("return_state", False))
-        wait_for = rest.pop("wait_for", None) or ()
+        wait_for = listed(rest.pop("wait_for", None))
         request = FlowRequest(self, args, rest, wait_for)
         return cast(R, self.start(request, return_state=return_state))
 
@@ -143,15 +147,20 @@ def _options(fn: Callable[..., Any], keywords: Mapping[str, Any]) -> FlowOptions
     for name in keywords.keys() - set(FlowOptions.__slots__):
         raise UsageError(f"@flow has no option {name!r}")
     retries = check_retries(keywords.get("retries") or 0)
+    check_run_name("flow_run_name", keywords.get("flow_run_name"))
+    if keywords.get("task_runner") is not None:
+        from prefectlite.task_runners import checked_runner
+
+        checked_runner(keywords["task_runner"])
     hooks = ("on_completion", "on_failure", "on_cancellation", "on_crashed", "on_running")
     checked: dict[str, Any] = {
         **keywords,
-        "name": keywords.get("name") or fn.__name__.replace("_", "-"),
+        "name": keywords.get("name") or function_name(fn).replace("_", "-"),
         "description": keywords.get("description") or fn.__doc__,
         "retries": retries,
         "retry_delay_seconds": checked_delay(keywords.get("retry_delay_seconds") or 0, retries),
         "timeout_seconds": checked_timeout(keywords.get("timeout_seconds")),
-        **{hook: tuple(keywords.get(hook) or ()) for hook in hooks},
+        **{hook: checked_hooks(hook, keywords.get(hook)) for hook in hooks},
     }
     return FlowOptions(**checked)
 

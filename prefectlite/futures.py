@@ -9,11 +9,12 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Generic, TypeVar, cast
 
 from prefectlite.clock import monotonic
-from prefectlite.interruptions import waits
+from prefectlite.errors import UsageError
+from prefectlite.interruptions import acquire
 from prefectlite.records import TaskRun
 from prefectlite.states import State
 
@@ -97,7 +98,7 @@ class TaskFuture(Generic[R]):
                 return
             self._state = state
             callbacks, self._callbacks = self._callbacks, None
-        self._latch.release()
+        self._open_latch()
         for callback in callbacks or ():
             callback(self)
 
@@ -109,10 +110,20 @@ class TaskFuture(Generic[R]):
                 return
         callback(self)
 
-    @waits
     def _block(self, timeout: float | None) -> None:
-        if self._latch.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        try:
+            acquire(self._latch, timeout)
+        finally:
+            # Whatever interrupts the line above, perhaps just after it got the latch: once it has
+            # been settled, everyone who comes by opens it for those that come after.
+            if self._state is not None:
+                self._open_latch()
+
+    def _open_latch(self) -> None:
+        try:
             self._latch.release()
+        except RuntimeError:  # another one was quicker
+            return
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.get_state().name}>"
@@ -160,15 +171,38 @@ def settled(future: TaskFuture[object]) -> Awaitable[None]:
         if not waiter.done():
             waiter.set_result(None)
 
-    future.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+    def tell(_: TaskFuture[object]) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits any more
+            loop.call_soon_threadsafe(wake)
+
+    future.add_done_callback(tell)
     return waiter
+
+
+def block_on(future: TaskFuture[object], timeout: float | None = None) -> State | None:
+    """Wait for a future in this thread, though it may be an async one; see ``TaskFuture.wait``.
+
+    Raises:
+        UsageError: It is an async one and this thread runs an event loop, which would have to go
+            on for it to end.
+    """
+    if isinstance(future, AsyncTaskFuture) and not future.is_done:
+        import asyncio
+
+        with suppress(RuntimeError):  # no loop runs here
+            asyncio.get_running_loop()
+            raise UsageError(
+                f"task run {future.name!r} is async and cannot end while its event loop is blocked",
+                hint="await the future first, and pass its result",
+            )
+    return TaskFuture.wait(future, timeout)
 
 
 def wait_for_all(futures: Iterable[TaskFuture[object]], *, until: float | None = None) -> bool:
     """Wait for futures, blocking; return whether all were settled before ``until`` (monotonic)."""
     for future in futures:
         timeout = None if until is None else until - monotonic()
-        if TaskFuture.wait(future, timeout) is None:
+        if block_on(future, timeout) is None:
             return False
     return True
 

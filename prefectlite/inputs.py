@@ -53,6 +53,15 @@ class quote(_Wrapper[T]):  # noqa: N801 - Prefect 2.8's name
         return self.value
 
 
+def listed(wait_for: object) -> list[object]:
+    """Return the runs that a ``wait_for`` means: those of any iterable, or the one it is."""
+    if wait_for is None:
+        return []
+    if isinstance(wait_for, TaskFuture | State | _Wrapper) or not isinstance(wait_for, Iterable):
+        return [wait_for]
+    return list(wait_for)
+
+
 def may_hold_runs(args: Iterable[object], kwargs: Mapping[str, object]) -> bool:
     """Return whether arguments need a closer look; False for nearly every call."""
     return any(type(value) not in _PLAIN for value in args) or any(

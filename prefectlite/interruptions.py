@@ -25,11 +25,19 @@ from typing import TypeVar
 from prefectlite.clock import monotonic
 
 F = TypeVar("F", bound=Callable[..., object])
+R = TypeVar("R")
 
 #: Asks the main thread to look for due interruptions. Its default action is to be ignored, and
 #: nearly no program uses it, which is why Go's runtime chose it for the same purpose.
 _POKE = signal.SIGURG
-_RETRY_SECONDS = 0.005
+#: How soon to try again where an interruption would not have hit user code.
+RETRY_SECONDS = 0.005
+# How often a thread that waits looks up: an exception for it does not wake it.
+_SLICE_SECONDS = 0.05
+# Locks and queues refuse to wait for centuries.
+_LONGEST_WAIT_SECONDS = 1e6
+# A flow on an event loop is cancelled; the exception is for code that blocks the loop.
+LOOP_GRACE_SECONDS = 0.1
 
 _CALLS: set[CodeType] = set()
 _WAITS: set[CodeType] = set()
@@ -47,29 +55,25 @@ def waits(function: F) -> F:
     return function
 
 
-def is_interruptible(frame: FrameType | None, *, owner: FrameType | None = None) -> bool:
-    """Return whether an exception raised at ``frame`` would hit user code, or a wait.
-
-    Args:
-        frame: The frame that a signal interrupted.
-        owner: Only if this frame is among the callers of ``frame``.
-    """
+def is_interruptible(frame: FrameType | None) -> bool:
+    """Return whether an exception raised at ``frame`` would hit user code, or a wait."""
     innermost = frame
+    if frame is not None and _module(frame).startswith("asyncio."):
+        return False  # the loop could lose a callback that it has just taken from its queue
     while frame is not None:
-        module: str = frame.f_globals.get("__name__", "")
+        module = _module(frame)
         if module == "logging":  # holds locks that logging's own code would not give back
             return False
         if module.startswith("prefectlite.") and not module.startswith("prefectlite.examples"):
             called = frame.f_code in _CALLS and frame is not innermost
-            if not called and frame.f_code not in _WAITS:
-                return False
-            break
-        frame = frame.f_back
-    while owner is not None and frame is not owner:
-        if frame is None:
-            return False
+            return called or frame.f_code in _WAITS
         frame = frame.f_back
     return True
+
+
+def _module(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name
 
 
 class AbandonedError(BaseException):
@@ -139,10 +143,18 @@ class _Timers:
         due: list[Timer] = []
         while True:
             try:
-                timeout = max(0.0, due[0].at - monotonic()) if due else None
-                heapq.heappush(due, arrivals.get(timeout=timeout))
+                timeout = min(due[0].at - monotonic(), _LONGEST_WAIT_SECONDS) if due else None
+                heapq.heappush(due, arrivals.get(timeout=timeout and max(0.0, timeout)))
             except Empty:
-                heapq.heappop(due).fire()
+                if due[0].at <= monotonic():
+                    _fire(heapq.heappop(due))
+
+
+def _fire(timer: Timer) -> None:
+    try:
+        timer.fire()
+    except Exception as error:  # noqa: BLE001 - else no other deadline would ever be met
+        sys.excepthook(type(error), error, error.__traceback__)
 
 
 _timers = _Timers()
@@ -160,9 +172,11 @@ class _Main:
 
     def __init__(self) -> None:
         self.sources: list[Callable[[FrameType | None], BaseException | None]] = []
-        self.received: BaseException | None = None
-        self.cancel: Callable[[], None] | None = None
         self.installed = False
+        self.entered: list[Signals] = []
+        # Why the flows are to end; it is pending until it was raised, or was given to the loop.
+        self.received: BaseException | None = None
+        self.pending: tuple[BaseException, signal.Signals, float] | None = None
 
     def install(self) -> None:
         # Never taken back: a late poke must find a handler.
@@ -171,30 +185,29 @@ class _Main:
             self.installed = True
 
     def on_poke(self, _number: int, frame: FrameType | None) -> None:
-        received = self.received
-        if received is not None:
-            if not is_interruptible(frame):
-                retry_main_thread()
-                return
-            self.received = None
-            raise received
-        for source in self.sources:
-            error = source(frame)
-            if error is not None:
+        if self.pending is not None:
+            error, _, at = self.pending
+            if at <= monotonic() and is_interruptible(frame):
+                self.pending = None
                 raise error
+            retry_main_thread()
+            return
+        for source in self.sources:
+            interruption = source(frame)
+            if interruption is not None:
+                raise interruption
 
-    def on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        self._receive(KeyboardInterrupt(), number, frame)
-
-    def on_terminate(self, number: int, frame: FrameType | None) -> None:
-        self._receive(TerminationSignal(), number, frame)
-
-    def _receive(self, error: BaseException, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        which = signal.Signals(number)
+        error = TerminationSignal() if which is signal.SIGTERM else KeyboardInterrupt()
+        cancels = [signals.cancel for signals in self.entered if signals.cancel is not None]
+        is_blocking = not cancels or len(cancels) < len(self.entered)
+        delay = 0.0 if is_blocking else LOOP_GRACE_SECONDS
         self.received = error
-        if self.cancel is not None:
-            self.cancel()
-        else:
-            self.on_poke(number, frame)
+        self.pending = error, which, monotonic() + delay
+        for cancel in cancels:
+            cancel()
+        self.on_poke(number, frame)
 
 
 _main = _Main()
@@ -221,7 +234,7 @@ def poke_main_thread() -> None:
 
 def retry_main_thread() -> None:
     """Poke the main thread again in a few milliseconds: it was not in user code."""
-    call_at(monotonic() + _RETRY_SECONDS, poke_main_thread)
+    call_at(monotonic() + RETRY_SECONDS, poke_main_thread)
 
 
 def in_main_thread() -> bool:
@@ -233,15 +246,16 @@ class Signals:
     """While it is entered, Ctrl-C and SIGTERM end user code instead of whatever runs.
 
     Args:
-        cancel: For a flow on an event loop: called instead of raising, and ``received`` then says
-            why. Without it the exception is raised in user code.
+        cancel: For a flow on an event loop: called in the signal handler instead of raising, to
+            cancel the flow and then call ``settle``. Without it, and where the loop is blocked,
+            the exception is raised in user code.
 
-    Handlers that the program has set itself are left alone. Outside the main thread, and inside
-    another one of these, it does nothing.
+    Handlers that the program has set itself are left alone. Outside the main thread it does
+    nothing. A signal that no flow has taken is handled again as if it had come afterwards.
     """
 
-    def __init__(self, cancel: Callable[[], None] | None = None) -> None:
-        self._cancel = cancel
+    def __init__(self, cancel: Callable[[], object] | None = None) -> None:
+        self.cancel = cancel
         self._previous: list[tuple[signal.Signals, object]] = []
 
     @property
@@ -249,28 +263,94 @@ class Signals:
         """What ``cancel`` was called for; None where it was not."""
         return _main.received
 
+    def settle(self) -> None:
+        """Note that the loop has the cancellation: nothing need be raised."""
+        _main.pending = None
+
     def __enter__(self) -> Signals:
         if not in_main_thread():
             return self
-        if self._cancel is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._replace(signal.SIGINT, _main.on_interrupt)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._replace(signal.SIGTERM, _main.on_terminate)
-            _main.cancel = self._cancel
-        if self._previous:
-            _main.install()
+        _main.install()
+        _main.entered.append(self)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(number)
+            if _is_default(number, handler):
+                self._previous.append((number, handler))
+                signal.signal(number, _main.on_signal)
         return self
 
-    def _replace(self, number: signal.Signals, handler: Callable[..., None]) -> None:
-        self._previous.append((number, signal.getsignal(number)))
-        signal.signal(number, handler)
-
     def __exit__(self, *_: object) -> None:
+        if self not in _main.entered:
+            return
+        _main.entered.remove(self)
+        if _main.entered:  # another flow on the same loop; the last one out puts things back
+            _main.entered[0].inherit(self)
+            return
+        pending, _main.pending, _main.received = _main.pending, None, None
         for number, previous in self._previous:
-            signal.signal(number, previous)  # type: ignore[arg-type] # what getsignal returned
-        if self._previous:
-            _main.received = None
-            _main.cancel = None
+            if signal.getsignal(number) == _main.on_signal:
+                signal.signal(number, previous)  # type: ignore[arg-type] # what getsignal returned
+        if pending is not None:
+            signal.raise_signal(pending[1])
+
+    def inherit(self, other: Signals) -> None:
+        """Put back in time what ``other`` has replaced."""
+        self._previous += other._previous
+
+
+def _is_default(number: signal.Signals, handler: object) -> bool:
+    """Return whether a handler is Python's own, or that of ``asyncio.run``."""
+    if number is signal.SIGTERM:
+        return handler is signal.SIG_DFL
+    if handler is signal.default_int_handler:
+        return True
+    function = getattr(handler, "func", None)  # asyncio.Runner uses a functools.partial
+    return getattr(function, "__qualname__", "") == "Runner._on_sigint"
+
+
+@waits
+def acquire(lock: _thread.LockType, timeout: float | None = None) -> bool:
+    """Acquire a lock, within ``timeout`` seconds, where any thread can be interrupted."""
+    until = None if timeout is None else monotonic() + timeout
+    longest = _LONGEST_WAIT_SECONDS if in_main_thread() else _SLICE_SECONDS
+    while True:
+        remaining = longest if until is None else max(0.0, until - monotonic())
+        if lock.acquire(timeout=min(remaining, longest)):
+            return True
+        if remaining <= longest and until is not None:
+            return False
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, where any thread can be interrupted."""
+    lock = _thread.allocate_lock()
+    lock.acquire()
+    acquire(lock, seconds)
+
+
+@calls_user_code
+def call_user(function: Callable[..., R], *args: object) -> R:
+    """Call a function that the user gave as an option, such as one that makes a name."""
+    return function(*args)
+
+
+def interrupt_thread(ident: int, kind: type[BaseException]) -> bool:
+    """Raise ``kind`` in another thread if that hits user code or a wait; return whether it does.
+
+    A thread inside one long C call sees it when that returns.
+    """
+    import ctypes  # noqa: F401 - now, for its import would let the other thread run on
+
+    frame = frame_of_thread(ident)
+    if frame is None or not is_interruptible(frame):
+        return False
+    at = frame.f_lasti
+    raise_in_thread(ident, kind)
+    # This thread is hardly ever made to give up the GIL in so few steps. Where it was, the other
+    # one may be anywhere by now: taken back, and tried again with the next repeat.
+    if frame_of_thread(ident) is not frame or frame.f_lasti != at:
+        raise_in_thread(ident, None)
+    return True
 
 
 def raise_in_thread(ident: int, kind: type[BaseException] | None) -> None:

@@ -7,23 +7,36 @@ here: the run takes what is allowed.
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefectlite import logs
 from prefectlite.clock import duration_text
 from prefectlite.context import FlowRunContext, RunContext, TaskRunContext
 from prefectlite.drivers import Sleep, Steps, Wait
-from prefectlite.errors import StateConflictError
+from prefectlite.errors import StateConflictError, UsageError
 from prefectlite.inputs import find_futures, may_hold_runs, resolve
-from prefectlite.interruptions import ClosedByCallerError, calls_user_code
-from prefectlite.options import FlowOptions, Hook, TaskOptions
+from prefectlite.interruptions import ClosedByCallerError, acquire, calls_user_code
+from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
 from prefectlite.outcomes import failed_state, timed_out_state, user_traceback
-from prefectlite.records import FlowRun, TaskRun
+from prefectlite.records import FlowRun, Run, TaskRun
+from prefectlite.registry import Registry
 from prefectlite.retries import delay_before
-from prefectlite.states import AwaitingRetry, Cancelled, Completed, Retrying, State
+from prefectlite.states import (
+    AwaitingRetry,
+    Cancelled,
+    Completed,
+    Crashed,
+    Retrying,
+    State,
+    StateType,
+    may_follow,
+)
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 
@@ -40,8 +53,30 @@ def wait_for_inputs(
     futures = [run for run in find_futures(args, kwargs, wait_for) if not run.is_done]
     if futures:
         yield Wait(futures)
-    resolve([*wait_for])
+    resolve(wait_for)
     return resolve(tuple(args)), resolve(dict(kwargs))
+
+
+@calls_user_code
+def made_name(option: str, template: RunName, parameters: Mapping[str, object]) -> str:
+    """Return the run name that a ``flow_run_name`` or ``task_run_name`` gives.
+
+    Args:
+        option: Which of the two.
+
+    Raises:
+        UsageError: It raises, or gives no text.
+    """
+    try:
+        name: object = template() if callable(template) else template.format(**parameters)
+    except Exception as error:
+        raise UsageError(
+            f"{option} gave no name: {type(error).__name__}: {error}",
+            hint="it is a template over the parameters, or a function that takes nothing",
+        ) from error
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{option} gave {name!r}, which is no name")
+    return name
 
 
 def attempts(
@@ -66,7 +101,10 @@ def attempts(
         jitter = options.retry_jitter_factor if isinstance(options, TaskOptions) else None
         delay = delay_before(attempt, options.retry_delay_seconds, jitter)
         told = f"Attempt {attempt} of {options.retries + 1} ended in {state}"
-        take(context, AwaitingRetry(told))
+        try:
+            take(context, AwaitingRetry(told))
+        except StateConflictError:  # it is being cancelled, or over
+            return state
         logs.record(context, logging.INFO, f"{told}; the next is due in {duration_text(delay)}")
         context.deadline = None
         if delay:
@@ -87,10 +125,14 @@ def _attempt(
     except Exception as error:  # noqa: BLE001 - whatever user code raises is its run's state
         state = failed_state(noun, error)
     except TimeoutInterrupt as interruption:
+        deadline = context.deadline
         if deadline is None or not deadline.has_passed():
             raise
-        state = timed_out_state(deadline, interruption)
-    if deadline is not None and deadline.has_passed() and state.name != "TimedOut":
+        if interruption.deadline not in (None, deadline):
+            raise  # it is for a run around this one, and must get there
+        return timed_out_state(deadline, interruption)
+    deadline = context.deadline  # a process's start does not count: its driver has moved it
+    if deadline is not None and deadline.has_passed():
         return timed_out_state(deadline)
     return state
 
@@ -113,24 +155,31 @@ def finish(context: RunContext, state: State) -> State:
 
     That is another one where the run was being cancelled, or someone else had ended it.
     """
-    try:
-        take(context, state)
-    except StateConflictError as conflict:
-        state = _settle_conflict(context, state, conflict)
+    while True:
+        try:
+            take(context, state)
+            break
+        except StateConflictError:
+            _refresh(context)
+            current = context.run.state
+            if current.is_final():
+                state = current
+                break
+            if current.is_cancelling():
+                state = _after_cancelling(state)
+            elif not may_follow(current, state):
+                raise
     level = logging.INFO if state.is_completed() else logging.ERROR
     logs.record(context, level, f"Finished in state {state}")
     return state
 
 
-def _settle_conflict(context: RunContext, state: State, conflict: StateConflictError) -> State:
-    current = conflict.current
-    if current.is_final():
-        return current
-    _refresh(context)
-    if current.is_cancelling() and not state.is_completed():
-        state = Cancelled("The run ended by itself while it was being cancelled.", data=state.data)
-    take(context, state)
-    return state
+def _after_cancelling(state: State) -> State:
+    """Return what a run takes that was to end in ``state`` and is being cancelled."""
+    if not state.is_completed():
+        return Cancelled("The run ended by itself while it was being cancelled.", data=state.data)
+    told = "It had finished before its cancellation reached it."
+    return replace(state, message=f"{state.message} {told}" if state.message else told)
 
 
 def _refresh(context: RunContext) -> None:
@@ -138,6 +187,38 @@ def _refresh(context: RunContext) -> None:
         context.flow_run = context.registry.find_flow_run(context.flow_run.id)
     else:
         context.task_run = context.registry.find_task_run(context.task_run.id)
+
+
+def end_orphans(registry: Registry, flow_run_id: str) -> None:
+    """Record an end for what a flow run has begun and nothing will end any more.
+
+    A thread that was abandoned, or a process that was killed, may have been in the middle of task
+    runs and subflow runs of its own. If such a thread still ends one, that comes too late.
+    """
+    for child in registry.list_flow_runs(
+        parent_flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
+    ):
+        end_orphans(registry, child.id)
+        _end_orphan(registry, child)
+    for task_run in registry.list_task_runs(
+        flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
+    ):
+        if task_run.state.name != "NotReady":  # an end of its own
+            _end_orphan(registry, task_run)
+
+
+_UNFINISHED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
+
+
+def _end_orphan(registry: Registry, run: Run) -> None:
+    if run.run_count:
+        state = Crashed("Its flow run ended, and the thread or process that ran it did not.")
+    else:
+        state = Cancelled("Its flow run ended before it could start.")
+    try:
+        registry.change_state(run, state)
+    except StateConflictError:  # it has just ended by itself
+        return
 
 
 def log_failure(context: RunContext, error: object) -> None:
@@ -176,15 +257,29 @@ def call_hooks(hooks: Sequence[Hook], owner: object, context: RunContext, state:
 
 
 def _run_elsewhere(awaitable: object) -> None:
-    # The caller may be inside a running event loop, which cannot be entered again.
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
+    # The caller may be inside a running event loop, which cannot be entered again. A daemon: who
+    # interrupts the wait for a hook that hangs does not want to wait for it at the program's end.
+    errors: list[Exception] = []
+    has_ended = _thread.allocate_lock()
+    has_ended.acquire()
 
     async def until_done() -> None:
         await awaitable  # type: ignore[misc] # the caller has looked for __await__
 
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, until_done()).result()
+    def run() -> None:
+        import asyncio
+
+        try:
+            asyncio.run(until_done())
+        except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
+            errors.append(error)
+        finally:
+            has_ended.release()
+
+    threading.Thread(target=run, name="prefectlite-hook", daemon=True).start()
+    acquire(has_ended)
+    if errors:
+        raise errors[0]
 
 
 def noun_of(context: RunContext) -> str:

@@ -85,11 +85,47 @@ def record(
     if logger is None:
         logger = task_run_logger if isinstance(context, TaskRunContext) else flow_run_logger
     if logger.isEnabledFor(level):
-        # Not logger.info: to look for the caller's line would cost more than all the rest.
-        made = logger.makeRecord(
-            logger.name, level, "", 0, message, (), None, None, {"run": context}
+        logger.handle(RunRecord(context, logger.name, level, message))
+
+
+class RunRecord(logging.LogRecord):
+    """A record of a run that is made by prefectlite itself, whose line of code matters to nobody.
+
+    Made without ``LogRecord.__init__``, which costs as much as all the rest of a record's way.
+    """
+
+    def __init__(self, run: RunContext, name: str, level: int, message: str) -> None:
+        created = time.time()
+        self.__dict__.update(
+            _NO_PLACE,
+            run=run,
+            name=name,
+            msg=message,
+            levelno=level,
+            levelname=logging.getLevelName(level),
+            created=created,
+            msecs=int((created - int(created)) * 1000) + 0.0,
+            thread=_thread.get_ident(),
+            process=os.getpid(),
         )
-        logger.handle(made)
+
+
+# What a logging.LogRecord has beside what RunRecord sets, as of Python 3.12.
+_NO_PLACE: dict[str, object] = {
+    "args": (),
+    "pathname": "",
+    "filename": "",
+    "module": "",
+    "lineno": 0,
+    "funcName": "",
+    "exc_info": None,
+    "exc_text": None,
+    "stack_info": None,
+    "relativeCreated": 0.0,
+    "threadName": None,
+    "processName": None,
+    "taskName": None,
+}
 
 
 def set_up() -> None:
@@ -118,14 +154,15 @@ class ConsoleHandler(logging.Handler):
             except UnicodeEncodeError:
                 encoding = stream.encoding or "ascii"
                 stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-            stream.flush()
-        except (OSError, ValueError):
+            if not getattr(stream, "line_buffering", False):
+                stream.flush()
+        except Exception:  # noqa: BLE001 - a stream of the program's own raises what it likes
             return
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
-        run = getattr(record, "run", None)
-        if record.name == engine_logger.name or run is None:
+        run: object = getattr(record, "run", None)
+        if record.name == engine_logger.name or not isinstance(run, RunContext):
             source = record.name
         elif isinstance(run, TaskRunContext):
             source = f"Task run {run.task_run.name!r}"
@@ -144,8 +181,8 @@ class RegistryHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Add one record to those that the next write takes along."""
-        run: RunContext | None = getattr(record, "run", None)
-        if run is None:
+        run: object = getattr(record, "run", None)
+        if not isinstance(run, RunContext):
             return
         task_run_id = run.task_run.id if isinstance(run, TaskRunContext) else None
         line = LogLine(
@@ -159,7 +196,7 @@ class RegistryHandler(logging.Handler):
         try:
             run.registry.add_log_line(line)
         except RegistryError as error:
-            _report(error)
+            report(error)
         self._writer.wake(run.registry)
 
 
@@ -168,35 +205,40 @@ class _Writer:
 
     def __init__(self) -> None:
         self._is_due = False
-        self._process = 0
+        self._process: int | None = None
         self._wakes: SimpleQueue[Registry] = SimpleQueue()
 
     def wake(self, registry: Registry) -> None:
         """Have the registry flushed a moment from now."""
-        if self._process != os.getpid():  # the first time, or in a forked child
+        if self._process is None:
             self._process = os.getpid()
-            self._is_due = False
-            self._wakes = SimpleQueue()
-            _thread.start_new_thread(self._run, (self._wakes,))
-        if not self._is_due:
+            _thread.start_new_thread(self._run, ())
+        if self._process != os.getpid():
+            # A forked child mostly ends by os._exit, which waits for no thread of ours.
+            _flush(registry)
+        elif not self._is_due:
             self._is_due = True
             self._wakes.put(registry)
 
-    def _run(self, wakes: SimpleQueue[Registry]) -> None:
+    def _run(self) -> None:
         while True:
-            registry = wakes.get()
+            registry = self._wakes.get()
             time.sleep(_LINGER_SECONDS)
             self._is_due = False
-            try:
-                registry.flush_logs()
-            except RegistryError as error:
-                _report(error)
+            _flush(registry)
+
+
+def _flush(registry: Registry) -> None:
+    try:
+        registry.flush_logs()
+    except RegistryError as error:
+        report(error)
 
 
 _reported: set[str] = set()
 
 
-def _report(error: RegistryError) -> None:
+def report(error: RegistryError) -> None:
     """Say once on standard error that log lines are not being recorded."""
     text = f"log lines are not being recorded: {error}"
     if text not in _reported and sys.stderr is not None:
@@ -209,12 +251,15 @@ def _report(error: RegistryError) -> None:
 
 def _message(record: logging.LogRecord) -> str:
     """Return the message with its traceback, if it has one."""
-    if not record.args and not record.exc_info:
-        return str(record.msg)
-    message = record.getMessage()
-    if record.exc_info:
-        message = f"{message}\n{logging.Formatter().formatException(record.exc_info)}"
-    return message
+    try:
+        message = record.getMessage() if record.args else str(record.msg)
+        if record.exc_info:
+            message = f"{message}\n{logging.Formatter().formatException(record.exc_info)}"
+    except Exception as error:  # noqa: BLE001 - of a user's __str__, or arguments that do not fit
+        told = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        place = f"{record.pathname}:{record.lineno}"
+        return f"{told} (cannot be formatted, at {place}: {type(error).__name__})"
+    return f"{message}\n{record.stack_info}" if record.stack_info else message
 
 
 def _has_colour() -> bool:

@@ -135,6 +135,11 @@ def check_function(noun: str, function: object) -> Function:
             f"{function!r} is not a function, so it cannot be a {noun}",
             hint=f"the options of @{noun} are given by keyword: @{noun}(retries=3)",
         )
+    if isinstance(getattr(function, "options", None), FlowOptions | TaskOptions):
+        raise UsageError(
+            f"{function!r} is one already, so it cannot be a {noun}",
+            hint="decorate the function once; a flow can call a task, and a task a flow",
+        )
     try:
         names: Mapping[str, object] = inspect.signature(function).parameters
     except (TypeError, ValueError):  # a builtin without a signature
@@ -142,6 +147,34 @@ def check_function(noun: str, function: object) -> Function:
     for name in RESERVED_PARAMETERS & names.keys():
         raise UsageError(f"{name!r} is reserved; it cannot be a parameter of a {noun}")
     return function
+
+
+def function_name(function: Function) -> str:
+    """Return the function's name; for an object that can be called, its class's."""
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return name
+
+
+def checked_hooks(option: str, hooks: object) -> tuple[Hook, ...]:
+    """Return the hooks of an option; none for None.
+
+    Raises:
+        UsageError: It is no list of functions.
+    """
+    given: Any = () if hooks is None else hooks
+    if not isinstance(given, list | tuple) or not all(callable(hook) for hook in given):
+        raise UsageError(f"{option}={hooks!r} is not a list of functions")
+    return tuple(given)
+
+
+def check_run_name(option: str, name: object) -> None:
+    """Refuse what can give no run name.
+
+    Raises:
+        UsageError: It is neither a text nor a function.
+    """
+    if name is not None and not isinstance(name, str) and not callable(name):
+        raise UsageError(f"{option}={name!r} is neither a template nor a function")
 
 
 def check_retries(retries: int) -> int:

@@ -6,8 +6,11 @@ Pure rules: nothing here reads or writes the registry.
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, TypeGuard
 
+from prefectlite.clock import now
 from prefectlite.errors import CrashedRun, UnfinishedRun
 from prefectlite.futures import TaskFuture
 from prefectlite.interruptions import TerminationSignal, WorkerDiedError
@@ -42,20 +45,31 @@ def _returned(value: object) -> State | None:
         value = value.get_state()
     if isinstance(value, State):
         return _final(value)
-    if isinstance(value, list | tuple | set) and value:
+    if _are_runs(value):
         states = [item.get_state() if isinstance(item, TaskFuture) else item for item in value]
         tally = Tally()
         for state in states:
-            if not isinstance(state, State):
-                return None
             tally.add(state)
         return tally.final_state(states)
     return None
 
 
+def unsettled(value: object) -> list[TaskFuture[object]]:
+    """Return the futures that a run must wait for before its state can be made of ``value``."""
+    runs = [value] if isinstance(value, TaskFuture) else value if _are_runs(value) else []
+    return [run for run in runs if isinstance(run, TaskFuture) and not run.is_done]
+
+
+def _are_runs(value: object) -> TypeGuard[Collection[TaskFuture[object] | State]]:
+    if not isinstance(value, list | tuple | set) or not value:
+        return False
+    return all(isinstance(item, TaskFuture | State) for item in value)
+
+
 def _final(state: State) -> State:
     if state.is_final():
-        return state
+        # It counts from now; when it was made is the affair of the run that it is about.
+        return replace(state, timestamp=now())
     message = f"The run returned the state {state}, which is not final."
     return Failed(message, data=state.data or UnfinishedRun(message))
 
@@ -115,13 +129,15 @@ def user_traceback(error: BaseException) -> str:
 
 
 def _keep_user_frames(report: Any) -> None:  # noqa: ANN401 - traceback is imported only here
-    for part in (report, report.__cause__, report.__context__):
+    report.stack[:] = [frame for frame in report.stack if _is_user_frame(frame.filename)]
+    for link in ("__cause__", "__context__"):
+        part = getattr(report, link)
         if part is None:
             continue
-        kept = [frame for frame in part.stack if _is_user_frame(frame.filename)]
-        part.stack[:] = kept
-        if part is not report:
-            _keep_user_frames(part)
+        has_frames = bool(part.stack)
+        _keep_user_frames(part)
+        if has_frames and not part.stack:  # only why an error of ours was raised: of SQLite, say
+            setattr(report, link, part.__cause__ or part.__context__)
 
 
 def _is_user_frame(path: str) -> bool:

@@ -51,9 +51,11 @@ def _record(
     text = (" " if sep is None else sep).join(map(str, values)) + ("\n" if end is None else end)
     thread = threading.get_ident()
     if context.partial_lines:
-        text = context.partial_lines.pop(thread, "") + text
+        begun = context.partial_lines.pop(thread, "")
+        # A carriage return begins the line again, as on a terminal.
+        text = text if begun.endswith("\r") or text.startswith("\r") else begun + text
     if text.endswith("\n"):
-        logs.record(context, logging.INFO, text[:-1])
+        logs.record(context, logging.INFO, text[:-1].strip("\r"))
     elif text:
         context.partial_lines[thread] = text
 
@@ -61,4 +63,4 @@ def _record(
 def finish(context: RunContext) -> None:
     """Log the lines that the run began and did not end."""
     while context.partial_lines:
-        logs.record(context, logging.INFO, context.partial_lines.popitem()[1])
+        logs.record(context, logging.INFO, context.partial_lines.popitem()[1].strip("\r"))

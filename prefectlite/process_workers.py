@@ -13,17 +13,17 @@ import signal
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefectlite import logs, prints
 from prefectlite.clock import monotonic
 from prefectlite.context import FlowRunContext, TaskRunContext, follow_threads
 from prefectlite.drivers import Call, call_here
-from prefectlite.errors import PrefectLiteError, UsageError
-from prefectlite.interruptions import WorkerDiedError, waits
+from prefectlite.errors import PrefectLiteError, RegistryError, UsageError
+from prefectlite.interruptions import WorkerDiedError
 from prefectlite.options import TaskLike
 from prefectlite.records import FlowRun, TaskRun
-from prefectlite.registry import open_registry
+from prefectlite.registry import Registry, open_registry
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
 # The child raises at the deadline itself, so that a ``finally`` runs; then it is killed.
 _KILL_GRACE_SECONDS = 1.0
+# What a child may take to start, which is mostly the import of the program's main file.
+_START_SECONDS = 60.0
+# poll(2) counts milliseconds in 31 bits.
+_LONGEST_POLL_SECONDS = 1e6
+_NO_GUARD = (
+    "it died as it imported the program's main file; a program that is run as a file starts its"
+    ' flows under: if __name__ == "__main__":'
+)
 # What a child may take to end once it has nothing more to do; threads of user code can hold it.
 _EXIT_SECONDS = 5.0
 
@@ -51,7 +59,6 @@ class _Order:
     task_run: TaskRun
     registry_url: str
     log_prints: tuple[bool, bool]
-    timeout: tuple[str, float, float] | None
 
 
 class ProcessWorker:
@@ -68,6 +75,9 @@ class ProcessWorker:
         )
         self._process.start()
         theirs.close()
+        # Beside the pipe, which stays open as long as a child of the child has a copy of it.
+        self._sentinel = _exit_descriptor(self._process)
+        self._is_ready = False
 
     @property
     def is_alive(self) -> bool:
@@ -82,24 +92,43 @@ class ProcessWorker:
             WorkerDiedError: The child died.
             UsageError: The task or its arguments cannot be pickled.
         """
-        self._send(call)
+        message = _pickled_order(call)
+        if not self._is_ready:
+            self._await_start()
+            if call.deadline is not None:  # the call has its whole time, whatever the start took
+                call.context.deadline = Deadline.start(call.deadline.noun, call.deadline.seconds)
         deadline = call.deadline
-        until = None if deadline is None else deadline.remaining() + _KILL_GRACE_SECONDS
         try:
+            self._connection.send_bytes(_with_time_left(message, deadline))
+            until = None if deadline is None else deadline.at + _KILL_GRACE_SECONDS
             outcome = self._receive(until)
-        except EOFError:
-            self._process.join()
-            raise WorkerDiedError(
-                f"The task's process {self._process.pid} died: {_exit_text(self._process)}."
-            ) from None
+        except (EOFError, OSError):
+            call.context.flow_run_context.may_have_orphans = True
+            raise self._death() from None
         if outcome is None:
+            call.context.flow_run_context.may_have_orphans = True
             self.kill()
             self._process.join()
             raise TimeoutInterrupt(deadline)
-        is_error, value = outcome
-        if is_error:
-            raise value
-        return value
+        return _value_of(outcome, call)
+
+    def _await_start(self) -> None:
+        try:
+            self._is_ready = self._receive(monotonic() + _START_SECONDS) is not None
+        except (EOFError, OSError):
+            raise self._death(_NO_GUARD) from None
+        if not self._is_ready:
+            self.kill()
+            raise self._death(f"it did not start within {_START_SECONDS:g} seconds")
+
+    def _death(self, how: str | None = None) -> WorkerDiedError:
+        self._process.join(_KILL_GRACE_SECONDS)
+        self.kill()  # if it only closed the pipe
+        self._process.join()
+        text = _exit_text(self._process)
+        return WorkerDiedError(
+            f"The task's process {self._process.pid} died: {text}{f' ({how})' if how else ''}."
+        )
 
     def kill(self) -> None:
         """Kill the child."""
@@ -113,38 +142,84 @@ class ProcessWorker:
         if self._process.is_alive():
             self.kill()
             self._process.join()
+        if self._sentinel != self._process.sentinel:
+            os.close(self._sentinel)
 
-    def _send(self, call: Call) -> None:
-        context = call.context
-        if not isinstance(context, TaskRunContext):
-            raise TypeError("only a task run is called in a process")
-        flow = context.flow_run_context
-        deadline = call.deadline
-        order = _Order(
-            context.task,
-            tuple(call.args),
-            call.kwargs,
-            context.flow_run,
-            context.task_run,
-            context.registry.url,
-            (flow.log_prints, context.log_prints),
-            (deadline.noun, deadline.seconds, deadline.remaining()) if deadline else None,
-        )
-        try:
-            message = pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            raise UsageError(
-                f"task {context.task.options.name!r} cannot be sent to a process: {error}",
-                hint="its arguments must pickle, and it must be defined at the top of a module",
-            ) from error
-        self._connection.send_bytes(message)
+    def _receive(self, until: float | None) -> bytes | None:
+        """Return what the child sends; None if it sends nothing in time.
 
-    @waits
-    def _receive(self, timeout: float | None) -> tuple[bool, Any] | None:
-        if not self._connection.poll(timeout):
-            return None
-        outcome: tuple[bool, Any] = self._connection.recv()
-        return outcome
+        Raises:
+            EOFError: It has died.
+        """
+        from multiprocessing.connection import wait
+
+        while until is None or monotonic() < until:
+            remaining = _LONGEST_POLL_SECONDS if until is None else max(0.0, until - monotonic())
+            ready = wait([self._connection, self._sentinel], min(remaining, _LONGEST_POLL_SECONDS))
+            if self._connection in ready or (ready and self._connection.poll()):
+                return self._connection.recv_bytes()
+            if ready:
+                raise EOFError
+        return None
+
+
+def _exit_descriptor(process: BaseProcess) -> int:
+    """Return a descriptor that is readable once the process has ended."""
+    try:
+        return os.pidfd_open(process.pid or 0)
+    except (AttributeError, OSError):  # not Linux
+        return process.sentinel
+
+
+def _pickled_order(call: Call) -> bytes:
+    """Return what the child needs to make a call.
+
+    Raises:
+        UsageError: It cannot be pickled.
+    """
+    context = call.context
+    if not isinstance(context, TaskRunContext):
+        raise TypeError("only a task run is called in a process")
+    order = _Order(
+        context.task,
+        tuple(call.args),
+        call.kwargs,
+        context.flow_run,
+        context.task_run,
+        context.registry.url,
+        (context.flow_run_context.log_prints, context.log_prints),
+    )
+    try:
+        return pickle.dumps(order, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise UsageError(
+            f"task {context.task.options.name!r} cannot be sent to a process: {error}",
+            hint="its arguments must pickle, and it must be defined at the top of a module",
+        ) from error
+
+
+def _with_time_left(order: bytes, deadline: Deadline | None) -> bytes:
+    time_left = (deadline.noun, deadline.seconds, deadline.remaining()) if deadline else None
+    return pickle.dumps((order, time_left), pickle.HIGHEST_PROTOCOL)
+
+
+def _value_of(outcome: bytes, call: Call) -> object:
+    """Return what the function returned in the child, or raise what it raised.
+
+    Raises:
+        RemoteError: It cannot be made here of what the child has pickled.
+    """
+    try:
+        is_error, value = pickle.loads(outcome)  # noqa: S301 - from our own child, by its own pipe
+    except Exception as error:
+        raise RemoteError(
+            f"the result of task run {call.context.run.name!r} cannot be unpickled: {error}",
+            hint="return plain data, or write it to a file and return its path",
+        ) from error
+    if is_error:
+        raise value
+    result: object = value
+    return result
 
 
 def _exit_text(process: BaseProcess) -> str:
@@ -165,6 +240,7 @@ def _serve(connection: Connection) -> None:
     logs.set_up()
     prints.capture()
     follow_threads()
+    connection.send_bytes(b"ready")
     while True:
         try:
             message = connection.recv_bytes()
@@ -186,7 +262,8 @@ def _end_with_parent() -> None:
 def _outcome(message: bytes) -> bytes:
     """Do one order and return its outcome, pickled: whether it is an error, and the value."""
     try:
-        order: _Order = pickle.loads(message)  # noqa: S301 - from our own parent, by its own pipe
+        pickled, time_left = pickle.loads(message)  # noqa: S301 - from our own parent, by its pipe
+        order: _Order = pickle.loads(pickled)  # noqa: S301 - as above
     except Exception as error:  # noqa: BLE001 - the import of user code raises what it likes
         return _pickled_error(error)
     registry = open_registry(order.registry_url)
@@ -194,8 +271,8 @@ def _outcome(message: bytes) -> bytes:
     context = TaskRunContext(
         order.task, order.task_run, flow, parent=flow, log_prints=order.log_prints[1]
     )
-    if order.timeout is not None:
-        noun, seconds, remaining = order.timeout
+    if time_left is not None:
+        noun, seconds, remaining = time_left
         context.deadline = Deadline(noun, seconds, monotonic() + remaining)
     try:
         value = call_here(
@@ -204,7 +281,7 @@ def _outcome(message: bytes) -> bytes:
     except BaseException as error:  # noqa: BLE001 - it is handed to the parent, whatever it is
         return _pickled_error(error)
     finally:
-        registry.flush_logs()
+        _flush(registry)
     try:
         return pickle.dumps((False, value), pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # noqa: BLE001 - the import of user code raises what it likes
@@ -214,6 +291,13 @@ def _outcome(message: bytes) -> bytes:
                 hint="return plain data, or write it to a file and return its path",
             )
         )
+
+
+def _flush(registry: Registry) -> None:
+    try:
+        registry.flush_logs()
+    except RegistryError as error:  # the parent will meet it too, when it records the outcome
+        logs.report(error)
 
 
 def _pickled_error(error: BaseException) -> bytes:

@@ -1,26 +1,39 @@
 """What a flow run is doing, on the last line of a terminal, while ``run`` waits for it.
 
-Runs in a thread of its own and asks the registry a few times a second, so that it costs the run
-nothing. It draws on stderr and goes away with the run.
+A thread asks the registry a few times a second and draws on stderr. What anyone else writes to stdout
+or stderr takes the place of the line, and the line comes back below; it is not drawn behind a line
+that has no end yet, such as a prompt or a progress bar of the flow's own. It goes away with the run.
 """
 
 from __future__ import annotations
 
+import builtins
+import os
 import sys
 import threading
+from collections.abc import Callable
 from types import TracebackType
+from typing import Any, TextIO
 
 from prefectlite.clock import duration_text
+from prefectlite.console import escaped
 from prefectlite.errors import RegistryError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.settings import PREFECTLITE_REGISTRY, TERM
 
-# A run that is shorter shows nothing, and does not pay for what draws.
+# A run that is shorter shows nothing.
 _FIRST_SECONDS = 0.3
 _INTERVAL_SECONDS = 0.2
 _FAILURES = ("Failed", "TimedOut", "Crashed", "Cancelled", "NotReady")
 _SUCCESSES = ("Completed", "Cached")
+# To the first column, and clear to the end of the line (ECMA-48: CR, EL).
+_ERASE = "\r\x1b[K"
+
+
+def is_possible() -> bool:
+    """Return whether stderr is a terminal that can take a line back."""
+    return sys.stderr.isatty() and TERM.value() not in {"", "dumb"}
 
 
 class Progress:
@@ -28,10 +41,23 @@ class Progress:
 
     def __init__(self, request: FlowRequest) -> None:
         self._request = request
+        self._terminal = sys.stderr
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._show, name="prefectlite-progress", daemon=True)
+        # Reentrant, for a signal handler that prints.
+        self._lock = threading.RLock()
+        self._write: Callable[[str], object] = self._terminal.write
+        self._drawn = ""
+        self._is_line_open = False
+        self._hooked: list[TextIO] = []
+        self._input = builtins.input
 
     def __enter__(self) -> Progress:
+        for stream in {id(stream): stream for stream in (sys.stdout, sys.stderr)}.values():
+            if stream.isatty():
+                self._hook(stream)
+        builtins.input = self._ask
+        _entered.append(self)
         self._thread.start()
         return self
 
@@ -43,25 +69,81 @@ class Progress:
     ) -> None:
         self._has_ended.set()
         self._thread.join()
+        self.let_go()
+        self._erase()
+
+    def let_go(self) -> None:
+        """Leave the streams as they were; also where this is a child that the run has forked."""
+        _entered.remove(self)
+        builtins.input = self._input
+        for stream in self._hooked:
+            del stream.write
+
+    def _hook(self, stream: TextIO) -> None:
+        # On the object, because a log handler of the flow's may have kept it.
+        write = stream.write
+
+        def write_in_place(text: str) -> int:
+            with self._lock:
+                self._erase()
+                self._is_line_open = self._is_line_open if not text else text[-1] != "\n"
+                return write(text)
+
+        stream.write = write_in_place  # type: ignore[method-assign] # undone by let_go
+        self._hooked.append(stream)
+
+    def _ask(self, *prompt: Any) -> str:  # noqa: ANN401 - input's own
+        """Do what ``input`` does, without a line being drawn over the answer."""
+        with self._lock:
+            self._erase()
+            self._is_line_open = True
+        try:
+            return self._input(*prompt)
+        finally:
+            self._is_line_open = False
 
     def _show(self) -> None:
-        if self._has_ended.wait(_FIRST_SECONDS):
-            return
-        from rich.console import Console
-        from rich.live import Live
-        from rich.spinner import Spinner
+        interval = _FIRST_SECONDS
+        while not self._has_ended.wait(interval):
+            interval = _INTERVAL_SECONDS
+            try:
+                self._draw(self._text())
+            except (OSError, ValueError):  # the terminal is gone, or the flow has closed the stream
+                return
 
-        console = Console(file=sys.stderr, soft_wrap=True, highlight=False)
-        spinner = Spinner("dots", text=self._text())
-        with Live(
-            spinner,
-            console=console,
-            transient=True,
-            refresh_per_second=1 / _INTERVAL_SECONDS,
-            redirect_stdout=sys.stdout.isatty(),
-        ):
-            while not self._has_ended.wait(_INTERVAL_SECONDS):
-                spinner.update(text=self._text())
+    def _draw(self, text: str) -> None:
+        shown = text[: self._columns(text)]
+        with self._lock:
+            if shown == self._drawn or self._is_line_open or not self._is_in_foreground():
+                return
+            self._write(f"{_ERASE}{shown}")
+            self._terminal.flush()
+            self._drawn = shown
+
+    def _erase(self) -> None:
+        with self._lock:
+            if not self._drawn:
+                return
+            self._drawn = ""
+            try:
+                self._write(_ERASE)
+                self._terminal.flush()
+            except (OSError, ValueError):
+                return
+
+    def _columns(self, text: str) -> int:
+        """Return how many characters fit on one line: a character may be two columns wide."""
+        try:
+            columns = os.get_terminal_size(self._terminal.fileno()).columns or 80
+        except OSError:
+            columns = 80
+        return (columns - 1) // (1 if text.isascii() else 2)
+
+    def _is_in_foreground(self) -> bool:
+        try:
+            return os.tcgetpgrp(self._terminal.fileno()) == os.getpgrp()
+        except OSError:  # it is a terminal, but not the one that controls this process
+            return True
 
     def _text(self) -> str:
         """Return such as ``flow run 'fair-owl': 3 running, 12 done, 1 failed (4s)``."""
@@ -77,6 +159,18 @@ class Progress:
         parts = [f"{number} {name.lower()}" for name, number in counts.items()]
         parts += [f"{done} done"] * bool(done) + [f"{failed} failed"] * bool(failed)
         told = ", ".join(parts) or "no task runs yet"
-        return (
-            f"flow run {flow_run.name!r}: {told} ({duration_text(flow_run.duration_seconds or 0)})"
-        )
+        seconds = duration_text(flow_run.duration_seconds or 0)
+        return f"flow run {escaped(flow_run.name)!r}: {told} ({seconds})"
+
+
+_entered: list[Progress] = []
+
+
+def _let_go_in_child() -> None:
+    # Its lock may be held by a thread that the child does not have.
+    while _entered:
+        _entered[-1].let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

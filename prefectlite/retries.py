@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
 from prefectlite.errors import UsageError
 
 RetryDelay = float | Sequence[float] | Callable[[int], Sequence[float]]
+
+
+def exponential_backoff(backoff_factor: float) -> Callable[[int], list[float]]:
+    """Return a ``retry_delay_seconds`` that doubles: the factor, twice it, four times it, ...
+
+    Args:
+        backoff_factor: Seconds before the first retry.
+    """
+    return lambda retries: [backoff_factor * 2**retry for retry in range(retries)]
 
 
 def checked_delay(delay: RetryDelay, retries: int) -> float | tuple[float, ...]:
@@ -22,9 +32,25 @@ def checked_delay(delay: RetryDelay, retries: int) -> float | tuple[float, ...]:
     seconds = tuple(value) if isinstance(value, Sequence) else (value,)
     for one in seconds:
         given: object = one
-        if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
+        if isinstance(given, bool) or not isinstance(given, int | float) or not _is_time(given):
             raise UsageError(f"retry_delay_seconds={one!r} is not a number of at least 0")
     return seconds if isinstance(value, Sequence) else float(seconds[0])
+
+
+def _is_time(seconds: float) -> bool:
+    return 0 <= seconds < math.inf
+
+
+def check_jitter(factor: object) -> None:
+    """Refuse a ``retry_jitter_factor`` that is none.
+
+    Raises:
+        UsageError: It is not a number of at least 0.
+    """
+    if factor is None:
+        return
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not _is_time(factor):
+        raise UsageError(f"retry_jitter_factor={factor!r} is not a number of at least 0")
 
 
 def delay_before(

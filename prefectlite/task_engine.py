@@ -1,16 +1,18 @@
 """Run tasks: what happens to a task run, in which order, written once.
 
-``_steps`` is the life of a task run as a generator; ``drivers`` runs it in the way that the function's
-kind asks for. The engine takes a function and its options and knows no decorator. A plain call is two
-short transactions: created and Running, then its final state.
+``task_steps`` is the life of a task run as a generator; ``drivers`` runs it in the way that the
+function's kind asks for, ``submission`` has a task runner do it. The engine takes a function and its
+options and knows no decorator. A plain call is two short transactions: created and Running, then its
+final state.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from prefectlite import logs, prints
 from prefectlite.clock import now
@@ -24,8 +26,8 @@ from prefectlite.context import (
 )
 from prefectlite.drivers import (
     Call,
-    Perform,
     Steps,
+    Wait,
     adrive,
     adrive_generator,
     drive,
@@ -35,28 +37,29 @@ from prefectlite.drivers import (
 from prefectlite.errors import (
     FlowRunNotRunningError,
     MissingContextError,
+    ParameterTypeError,
+    RegistryError,
     ResultNotStoredError,
     StateConflictError,
     UpstreamTaskError,
+    UsageError,
 )
-from prefectlite.futures import AsyncTaskFuture, TaskFuture, when_all_settled
-from prefectlite.inputs import find_futures, may_hold_runs, resolve, split_for_map
-from prefectlite.interruptions import AbandonedError, calls_user_code
-from prefectlite.lifecycle import attempts, call_hooks, finish, log_failure, take, wait_for_inputs
+from prefectlite.inputs import find_futures, resolve
+from prefectlite.interruptions import calls_user_code
+from prefectlite.lifecycle import (
+    attempts,
+    call_hooks,
+    finish,
+    log_failure,
+    made_name,
+    take,
+    wait_for_inputs,
+)
 from prefectlite.names import new_id
 from prefectlite.options import TaskLike
-from prefectlite.outcomes import crashed_state, failed_state, task_state
+from prefectlite.outcomes import crashed_state, failed_state, task_state, unsettled
 from prefectlite.records import CachedResult, TaskRun
 from prefectlite.states import Cancelled, Completed, NotReady, Pending, Running, State
-from prefectlite.timeouts import TimeoutInterrupt
-
-if TYPE_CHECKING:
-    from prefectlite.task_runners import TaskRunner
-
-AnyFuture = TypeVar("AnyFuture", TaskFuture[Any], AsyncTaskFuture[Any])
-
-# How many task runs ``map`` puts on record in one transaction: it holds the gate for about 2 ms.
-_CREATED_AT_ONCE = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +71,7 @@ class TaskRequest:
         parent: The run that makes the call.
         task_run: The run that was put on record when it was submitted; None for a direct call.
         cache_key: What ``cache_key_fn`` returned.
+        refusal: Why it cannot be run; it is then put on record as Failed.
         final: The state that it ended in, once it has.
     """
 
@@ -78,6 +82,7 @@ class TaskRequest:
     parent: RunContext = field(init=False)
     task_run: TaskRun | None = None
     cache_key: str | None = None
+    refusal: Exception | None = None
     final: State | None = None
 
     def __post_init__(self) -> None:
@@ -96,180 +101,30 @@ def run_task(request: TaskRequest) -> State:
     Raises:
         BaseException: What interrupted it: a deadline of its flow, Ctrl-C, ``sys.exit``.
     """
-    return drive(_steps(request), perform_here)
+    state = drive(task_steps(request), perform_here)
+    check_open(request.parent)
+    return state
 
 
 async def arun_task(request: TaskRequest) -> State:
     """Run an async task on the running loop; see ``run_task``."""
-    return await adrive(_steps(request))
+    state = await adrive(task_steps(request))
+    check_open(request.parent)
+    return state
 
 
 def iterate_task(request: TaskRequest) -> Generator[Any, Any, State]:
     """Run a generator task while its items are taken; see ``run_task``."""
-    return drive_generator(_steps(request))
+    return drive_generator(task_steps(request))
 
 
 def aiterate_task(request: TaskRequest) -> AsyncGenerator[Any, Any]:
-    """Run an async generator task while its items are taken; see ``run_task``."""
-    return adrive_generator(_steps(request))
+    """Run an async generator task while its items are taken; it raises what the task raised."""
+    return adrive_generator(task_steps(request), State.result)
 
 
-def submit_task(request: TaskRequest) -> TaskFuture[Any]:
-    """Put a task run on record as Pending, and have the flow's task runner run it.
-
-    It starts when the runs that it rests on have ended and the runner has room.
-    """
-    (future,) = _create([request], TaskFuture)
-    _start(request, future)
-    return future
-
-
-def map_task(request: TaskRequest) -> list[TaskFuture[Any]]:
-    """Submit one task run for each item of the iterables among the arguments, in order.
-
-    A future or state that stands for an iterable itself is waited for first.
-    """
-    args, kwargs = _unfolded(request)
-    requests = [
-        TaskRequest(request.task, some_args, some_kwargs, request.wait_for)
-        for some_args, some_kwargs in split_for_map(args, kwargs)
-    ]
-    futures: list[TaskFuture[Any]] = []
-    for first in range(0, len(requests), _CREATED_AT_ONCE):
-        group = requests[first : first + _CREATED_AT_ONCE]
-        created = _create(group, TaskFuture)
-        for one, future in zip(group, created, strict=True):
-            _start(one, future)
-        futures += created
-    return futures
-
-
-async def asubmit_task(request: TaskRequest) -> AsyncTaskFuture[Any]:
-    """Submit an async task to the running loop; see ``submit_task``."""
-    import asyncio
-
-    from prefectlite.task_runners import SequentialTaskRunner
-
-    (future,) = _create([request], AsyncTaskFuture)
-    work = TaskWork(request, future)
-    if isinstance(_runner(request.parent.flow_run_context), SequentialTaskRunner):
-        await work.arun()
-        return future
-    loop_tasks = request.parent.flow_run_context.loop_tasks
-    loop_task = asyncio.ensure_future(work.arun())
-    loop_tasks.add(loop_task)
-    loop_task.add_done_callback(loop_tasks.discard)
-    return future
-
-
-async def amap_task(request: TaskRequest) -> list[AsyncTaskFuture[Any]]:
-    """Submit async tasks to the running loop; see ``map_task``."""
-    found = [value for value in (*request.args, *request.kwargs.values()) if _is_run(value)]
-    for future in find_futures(found):
-        await AsyncTaskFuture.wait(future)  # type: ignore[arg-type] # it waits for any future
-    args, kwargs = _unfolded(request)
-    return [
-        await asubmit_task(TaskRequest(request.task, some_args, some_kwargs, request.wait_for))
-        for some_args, some_kwargs in split_for_map(args, kwargs)
-    ]
-
-
-class TaskWork:
-    """A submitted task run and the future that is to be settled with its state."""
-
-    __slots__ = ("_future", "_request", "_steps")
-
-    def __init__(self, request: TaskRequest, future: TaskFuture[Any]) -> None:
-        self._request = request
-        self._future = future
-        self._steps = _steps(request)
-
-    def run(self, perform: Perform, *, error: BaseException | None = None) -> None:
-        """Run it to its end in this thread, and settle its future. Raises only AbandonedError."""
-        try:
-            drive(self._steps, perform, error=error)
-        except AbandonedError:
-            raise
-        except BaseException as raised:  # noqa: BLE001 - who waits for the future is told
-            self._settle(raised)
-        else:
-            self._settle(None)
-
-    async def arun(self) -> None:
-        """Run it to its end on the running loop, and settle its future."""
-        try:
-            await adrive(self._steps)
-        except BaseException as raised:
-            self._settle(raised)
-            if not isinstance(raised, Exception | TimeoutInterrupt):
-                raise
-        else:
-            self._settle(None)
-
-    def _settle(self, error: BaseException | None) -> None:
-        # Without a final state the registry failed, and the error says how.
-        state = self._request.final or crashed_state(error or AssertionError("no state"))
-        self._future.settle(state)
-
-
-def _create(requests: Sequence[TaskRequest], kind: type[AnyFuture]) -> list[AnyFuture]:
-    """Put task runs of one flow run on record as Pending."""
-    flow = requests[0].parent.flow_run_context
-    check_open(requests[0].parent)
-    for request in requests:
-        request.task_run = _new_task_run(request, Pending())
-    flow.registry.create_task_runs([request.task_run for request in requests if request.task_run])
-    futures = [kind(request.task_run) for request in requests if request.task_run]
-    flow.unfinished.update(futures)
-    for future in futures:
-        future.add_done_callback(flow.unfinished.discard)
-    return futures
-
-
-def _start(request: TaskRequest, future: TaskFuture[Any]) -> None:
-    """Give a task run to the runner, once the runs that it rests on have ended."""
-    runner = _runner(request.parent.flow_run_context)
-    work = TaskWork(request, future)
-    upstream: set[TaskFuture[Any]] = set()
-    if request.wait_for or may_hold_runs(request.args, request.kwargs):
-        found = find_futures(request.args, request.kwargs, request.wait_for)
-        upstream = {run for run in found if not run.is_done}
-    # The runner is not asked before: a thread that only waits could keep out what it waits for.
-    when_all_settled(upstream, lambda: runner.submit(work))
-
-
-def _runner(flow: FlowRunContext) -> TaskRunner:
-    """Return the runner of a flow run, made at the first use."""
-    from prefectlite.task_runners import ConcurrentTaskRunner, TaskRunner
-
-    if flow.task_runner is None:
-        chosen = flow.flow.options.task_runner if flow.flow else None
-        if isinstance(chosen, type):
-            chosen = chosen()
-        flow.task_runner = (
-            chosen.duplicate() if isinstance(chosen, TaskRunner) else ConcurrentTaskRunner()
-        )
-    runner: TaskRunner = flow.task_runner
-    return runner
-
-
-def _is_run(value: object) -> bool:
-    return isinstance(value, TaskFuture | State)
-
-
-def _unfolded(request: TaskRequest) -> tuple[list[Any], dict[str, Any]]:
-    """Return the arguments of ``map`` with the result of each that is itself a future or state."""
-    values = [value for value in (*request.args, *request.kwargs.values()) if _is_run(value)]
-    for future in find_futures(*values):
-        TaskFuture.wait(future)
-    args = [resolve(value) if _is_run(value) else value for value in request.args]
-    kwargs = {
-        name: resolve(value) if _is_run(value) else value for name, value in request.kwargs.items()
-    }
-    return args, kwargs
-
-
-def _new_task_run(request: TaskRequest, state: State) -> TaskRun:
+def new_task_run(request: TaskRequest, state: State) -> TaskRun:
+    """Return the record of a run in its first state; it is not on record yet."""
     options, parent = request.task.options, request.parent
     flow = parent.flow_run_context
     moment = state.timestamp
@@ -297,54 +152,78 @@ def _run_name(request: TaskRequest) -> str | None:
     template = request.task.options.task_run_name
     if template is None:
         return None
-    if callable(template):
-        return template()
-    if any(not future.is_done for future in find_futures(request.args, request.kwargs)):
-        return None
+    parameters: Mapping[str, object] = {}
     try:
-        args, kwargs = resolve(tuple(request.args)), resolve(dict(request.kwargs))
-    except UpstreamTaskError:
+        if not callable(template):
+            if any(not future.is_done for future in find_futures(request.args, request.kwargs)):
+                return None
+            from prefectlite.parameters import bind
+
+            args, kwargs = resolve(tuple(request.args)), resolve(dict(request.kwargs))
+            parameters = bind(request.task.fn, args, kwargs)
+        return made_name("task_run_name", template, parameters)
+    except (UpstreamTaskError, ParameterTypeError):
+        return None  # the run itself ends by it
+    except UsageError as error:
+        request.refusal = error
         return None
-    from prefectlite.parameters import bind
-
-    return template.format(**bind(request.task.fn, args, kwargs))
 
 
-def _steps(request: TaskRequest) -> Steps[State]:
+def task_steps(request: TaskRequest) -> Steps[State]:
     """Yield what a task run needs done, from its creation to its final state."""
     task = request.task
-    try:
-        args, kwargs = yield from wait_for_inputs(request.args, request.kwargs, request.wait_for)
-    except UpstreamTaskError as error:
-        return _not_ready(request, error)
     context = None
     try:
+        args, kwargs = yield from wait_for_inputs(request.args, request.kwargs, request.wait_for)
         check_open(request.parent)
         state = _found_in_cache(request, args, kwargs) if task.options.cache_key_fn else None
         context = _context(request)
         if state is None:
             _begin(request, context)
             call = Call(task.fn, args, kwargs, context, task.kind)
-            state = yield from attempts(context, task.options, lambda: _body(call))
-            state = _persisted(context, state)
+            state = yield from _run(request, context, call)
+    except UpstreamTaskError as error:
+        return _not_ready(request, error)
     except FlowRunNotRunningError as error:
-        _end_unstarted(request, str(error))
+        end_unstarted(request, str(error))
         raise
     except StateConflictError as conflict:
         state = failed_state("Task", conflict)
-    except (Exception, GeneratorExit):
+    except (RegistryError, GeneratorExit):
         raise  # the registry failed, or these steps were dropped: nothing can be recorded
+    except Exception as error:  # noqa: BLE001 - of user code beside the task, such as __post_init__
+        _put_on_record(request)
+        state = failed_state("Task", error)
     except BaseException as error:
         if context is None or not context.task_run.run_count:
-            _end_unstarted(request, "The flow run ended before the task could start.")
+            end_unstarted(request, "The flow run ended before the task could start.")
         else:
             _finish(request, context, crashed_state(error))
         raise
     return _finish(request, context or _context(request), state)
 
 
+def _run(request: TaskRequest, context: TaskRunContext, call: Call) -> Steps[State]:
+    if request.refusal is not None:
+        return failed_state("Task", request.refusal)
+    state = yield from attempts(context, request.task.options, lambda: _body(call))
+    return _persisted(context, state)
+
+
 def _body(call: Call) -> Steps[State]:
-    return task_state((yield call))
+    if call.context.has_ended:
+        # An attempt was abandoned with its thread, and keeps the context that says so.
+        context = copy.copy(call.context)
+        context.has_ended = False
+        call = replace(call, context=context)
+    try:
+        value = yield call
+    except StopIteration as error:  # Python would make a RuntimeError of it, in a generator
+        return failed_state("Task", error)
+    futures = unsettled(value)
+    if futures:
+        yield Wait(futures, call.deadline)
+    return task_state(value)
 
 
 def _context(request: TaskRequest) -> TaskRunContext:
@@ -353,7 +232,7 @@ def _context(request: TaskRequest) -> TaskRunContext:
     own = request.task.options.log_prints
     return TaskRunContext(
         request.task,
-        request.task_run or _new_task_run(request, Running()),
+        request.task_run or new_task_run(request, Running()),
         flow,
         request.parent,
         log_prints=flow.log_prints if own is None else own,
@@ -367,6 +246,7 @@ def _begin(request: TaskRequest, context: TaskRunContext) -> None:
         prints.capture()
     if request.task_run is None:
         context.registry.create_task_runs([context.task_run])
+        request.task_run = context.task_run
     else:
         take(context, Running())
 
@@ -399,12 +279,12 @@ def _not_ready(request: TaskRequest, error: UpstreamTaskError) -> State:
 def _put_on_record(request: TaskRequest) -> None:
     """Put a run that was called directly on record as Pending: it is not to start, or not yet."""
     if request.task_run is None:
-        task_run = _new_task_run(request, Pending())
+        task_run = new_task_run(request, Pending())
         request.parent.registry.create_task_runs([task_run])
         request.task_run = task_run
 
 
-def _end_unstarted(request: TaskRequest, message: str) -> None:
+def end_unstarted(request: TaskRequest, message: str) -> None:
     """End a run that is on record and never started."""
     if request.task_run is not None:
         _finish(request, _context(request), Cancelled(message))

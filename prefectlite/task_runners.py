@@ -19,6 +19,7 @@ from prefectlite.drivers import Call, Effect, Perform, Sleep, call_here, perform
 from prefectlite.errors import UsageError
 from prefectlite.futures import blocking
 from prefectlite.interruptions import AbandonedError
+from prefectlite.logs import logger_of
 from prefectlite.process_workers import ProcessWorker
 from prefectlite.thread_calls import ThreadCall
 from prefectlite.timeouts import TimeoutInterrupt
@@ -71,6 +72,7 @@ class ConcurrentTaskRunner(TaskRunner):
         self._threads = 0
         self._unfinished = 0
         self._room = self.max_workers
+        self._is_shut = False
         self._interrupted = threading.Event()
         self._calls: set[ThreadCall] = set()
 
@@ -91,38 +93,54 @@ class ConcurrentTaskRunner(TaskRunner):
     def shutdown(self) -> None:
         """End the threads when they have run what is queued."""
         with self._lock:
+            self._is_shut = True
             for _ in range(self._threads):
                 self._queue.put(None)
 
     def _put(self, item: Callable[[], None]) -> None:
         with self._lock:
+            if self._is_shut:
+                # What rested on a thread that was given up on; the others may have ended.
+                _start_thread(lambda: self._has_served(item))
+                return
+            self._add_thread_if_needed(self._unfinished + 1)
             self._unfinished += 1
-            self._add_thread_if_needed()
-        self._queue.put(item)
+            self._queue.put(item)  # inside the lock, so that it is before what shutdown puts
 
-    def _add_thread_if_needed(self) -> None:
-        if self._threads < min(self._unfinished, self._room):
+    def _add_thread_if_needed(self, unfinished: int) -> None:
+        if self._threads < min(unfinished, self._room) and not self._is_shut:
+            _start_thread(self._serve)
             self._threads += 1
-            thread = threading.Thread(target=self._serve, name="prefectlite-task", daemon=True)
-            # In an empty context: the thread serves many task runs and belongs to none.
-            Context().run(thread.start)
 
     def _serve(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None or not self._has_served(item):
+                return
+            del item  # with the task's arguments and result, while this thread is idle
+
+    def _has_served(self, item: Callable[[], None]) -> bool:
+        """Run one item; return whether this thread is to take another."""
         blocking.enter = self._make_room
-        while (item := self._queue.get()) is not None:
-            try:
-                item()
-            except AbandonedError:
-                return  # _replace_thread has counted this one out
-            with self._lock:
-                self._unfinished -= 1
+        try:
+            item()
+        except AbandonedError:
+            return False  # _replace_thread has counted this one out
+        except BaseException:  # noqa: BLE001, S110 - who waits for the future was told
+            pass
+        with self._lock:
+            self._unfinished -= 1
+            # One that was added while another waited is not needed any more.
+            is_spare = self._threads > self._room and not self._is_shut
+            self._threads -= is_spare
+        return not is_spare
 
     @contextmanager
     def _make_room(self) -> Iterator[None]:
         """Let one more task run while this thread waits for one, which may be in the queue."""
         with self._lock:
             self._room += 1
-            self._add_thread_if_needed()
+            self._add_thread_if_needed(self._unfinished)
         try:
             yield
         finally:
@@ -144,8 +162,10 @@ class ConcurrentTaskRunner(TaskRunner):
         return perform
 
     def _perform_call(self, call: Call, work: Work) -> object:
-        thread_call = ThreadCall(call, lambda: self._replace_thread(work, call))
+        thread_call = ThreadCall(call, lambda place: self._replace_thread(work, call, place))
         self._calls.add(thread_call)
+        if self._interrupted.is_set():  # since the last look
+            thread_call.end_at(monotonic())
         try:
             return thread_call.run(self._call)
         finally:
@@ -154,13 +174,21 @@ class ConcurrentTaskRunner(TaskRunner):
     def _call(self, call: Call) -> object:
         return call_here(call)
 
-    def _replace_thread(self, work: Work, call: Call) -> None:
+    def _replace_thread(self, work: Work, call: Call, place: str) -> None:
         """Go on with work in another thread, instead of the one that hangs in ``call``."""
-        error = TimeoutInterrupt(call.deadline)
+
+        def go_on() -> None:
+            logger_of(call.context).warning(
+                "The thread did not stop at its timeout; the run goes on without it. It hangs"
+                " at %s",
+                place,
+            )
+            work.run(self._performer(work), error=TimeoutInterrupt(call.deadline))
+
         with self._lock:
             self._threads -= 1
             self._unfinished -= 1
-        self._put(lambda: work.run(self._performer(work), error=error))
+        self._put(go_on)
 
 
 class ProcessPoolTaskRunner(ConcurrentTaskRunner):
@@ -200,7 +228,30 @@ class ProcessPoolTaskRunner(ConcurrentTaskRunner):
         worker = self._workers.get(thread)
         if worker is None or not worker.is_alive:
             worker = self._workers[thread] = ProcessWorker()
+        if self._interrupted.is_set():  # since the last look
+            worker.kill()
         return worker.call(call)
+
+
+def _start_thread(target: Callable[[], object]) -> None:
+    thread = threading.Thread(target=target, name="prefectlite-task", daemon=True)
+    # In an empty context: the thread serves many task runs and belongs to none.
+    Context().run(thread.start)
+
+
+def checked_runner(runner: object) -> object:
+    """Return a ``task_runner`` option if it is one: a runner, or a class of them, or None.
+
+    Raises:
+        UsageError: It is not.
+    """
+    is_class = isinstance(runner, type) and issubclass(runner, TaskRunner)
+    if runner is None or is_class or isinstance(runner, TaskRunner):
+        return runner
+    raise UsageError(
+        f"task_runner={runner!r} is not a task runner",
+        hint="take one of prefectlite.task_runners, such as ConcurrentTaskRunner(max_workers=4)",
+    )
 
 
 def _checked_workers(max_workers: int | None, default: int) -> int:

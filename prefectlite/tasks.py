@@ -1,6 +1,6 @@
 """The ``@task`` decorator.
 
-It only keeps the function and its options; ``task_engine`` runs them.
+It only keeps the function and its options; ``task_engine`` and ``submission`` run them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, ov
 
 from prefectlite.errors import UsageError
 from prefectlite.futures import AsyncTaskFuture, TaskFuture
+from prefectlite.inputs import listed
 from prefectlite.options import (
     Binding,
     Hook,
@@ -23,25 +24,35 @@ from prefectlite.options import (
     TaskOptions,
     check_function,
     check_retries,
+    check_run_name,
+    checked_hooks,
+    function_name,
     kind_of,
 )
-from prefectlite.retries import RetryDelay, checked_delay
+from prefectlite.retries import RetryDelay, check_jitter, checked_delay
+from prefectlite.retries import exponential_backoff as exponential_backoff  # Prefect 2.8's place
+from prefectlite.submission import amap_task, asubmit_task, map_task, submit_task
 from prefectlite.task_engine import (
     TaskRequest,
     aiterate_task,
-    amap_task,
     arun_task,
-    asubmit_task,
     iterate_task,
-    map_task,
     run_task,
-    submit_task,
 )
 from prefectlite.timeouts import checked_timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+def __getattr__(name: str) -> object:
+    """Give ``task_input_hash`` from here too, as Prefect 2.8 does; its module is rarely needed."""
+    if name == "task_input_hash":
+        from prefectlite.results import task_input_hash
+
+        return task_input_hash
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class TaskKeywords(TypedDict, total=False):
@@ -158,7 +169,7 @@ class Task(Generic[P, R]):
             return TaskRequest(self, args, kwargs, ()), False
         rest = dict(kwargs)
         return_state = bool(rest.pop("return_state", False))
-        wait_for = rest.pop("wait_for", None) or ()
+        wait_for = listed(rest.pop("wait_for", None))
         return TaskRequest(self, args, rest, wait_for), return_state
 
     def _is_on_loop(self) -> bool:
@@ -239,19 +250,36 @@ def _options(fn: Callable[..., Any], keywords: TaskKeywords) -> TaskOptions:
     for name in given.keys() - set(TaskOptions.__slots__):
         raise UsageError(f"@task has no option {name!r}")
     retries = check_retries(given.get("retries") or 0)
+    check_jitter(given.get("retry_jitter_factor"))
+    check_run_name("task_run_name", given.get("task_run_name"))
+    _check_cache(given.get("cache_key_fn"), given.get("cache_expiration"))
     return TaskOptions(
         **given
         | {
-            "name": given.get("name") or fn.__name__,
+            "name": given.get("name") or function_name(fn),
             "description": given.get("description") or fn.__doc__,
-            "tags": frozenset(given.get("tags") or ()),
+            "tags": _checked_tags(given.get("tags")),
             "retries": retries,
             "retry_delay_seconds": checked_delay(given.get("retry_delay_seconds") or 0, retries),
             "timeout_seconds": checked_timeout(given.get("timeout_seconds")),
-            "on_completion": tuple(given.get("on_completion") or ()),
-            "on_failure": tuple(given.get("on_failure") or ()),
+            "on_completion": checked_hooks("on_completion", given.get("on_completion")),
+            "on_failure": checked_hooks("on_failure", given.get("on_failure")),
         }
     )
+
+
+def _checked_tags(tags: object) -> frozenset[str]:
+    given: Any = () if tags is None else tags
+    if isinstance(given, str) or not all(isinstance(tag, str) for tag in given):
+        raise UsageError(f"tags={tags!r} is not a list of texts")
+    return frozenset(given)
+
+
+def _check_cache(key_of: object, expiration: object) -> None:
+    if key_of is not None and not callable(key_of):
+        raise UsageError(f"cache_key_fn={key_of!r} is not a function")
+    if expiration is not None and not isinstance(expiration, timedelta):
+        raise UsageError(f"cache_expiration={expiration!r} is not a timedelta")
 
 
 @overload

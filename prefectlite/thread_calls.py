@@ -12,23 +12,12 @@ import _thread
 import threading
 from collections.abc import Callable
 
-from prefectlite.clock import monotonic
 from prefectlite.drivers import Call
-from prefectlite.interruptions import (
-    AbandonedError,
-    Timer,
-    call_at,
-    frame_of_thread,
-    is_interruptible,
-    raise_in_thread,
-)
-from prefectlite.logs import logger_of
-from prefectlite.timeouts import REPEAT_SECONDS, TimeoutInterrupt
+from prefectlite.interruptions import AbandonedError, Timer, call_at, frame_of_thread
+from prefectlite.timeouts import InterruptibleThread
 
 # What a thread that was interrupted may take to unwind before it is given up on.
 UNWIND_SECONDS = 0.2
-# How soon to look again at a thread that was in the middle of one of our own functions.
-_RETRY_SECONDS = 0.005
 
 
 class ThreadCall:
@@ -36,17 +25,18 @@ class ThreadCall:
 
     Args:
         call: What to call.
-        on_abandoned: Called once, on the timer thread, when the call is abandoned.
+        on_abandoned: Called once, on the timer thread, when the call is abandoned, with a text
+            that says where its thread hangs. It must be quick.
     """
 
-    def __init__(self, call: Call, on_abandoned: Callable[[], None]) -> None:
+    def __init__(self, call: Call, on_abandoned: Callable[[str], None]) -> None:
         self._call = call
         self._on_abandoned = on_abandoned
         self._ident = threading.get_ident()
         self._lock = _thread.allocate_lock()
         self._is_inside = True
-        self._is_interrupted = False
         self._is_abandoned = False
+        self._thread = InterruptibleThread()
         self._timers: list[Timer] = []
 
     def run(self, function: Callable[[Call], object]) -> object:
@@ -56,8 +46,8 @@ class ThreadCall:
             AbandonedError: Meanwhile the call was given up on; its outcome must not be used.
         """
         deadline = self._call.deadline
-        if deadline is not None:
-            self.end_at(deadline.at)
+        if deadline is not None:  # at which the call interrupts itself
+            self._abandon_at(deadline.at + UNWIND_SECONDS)
         try:
             return function(self._call)
         finally:
@@ -65,33 +55,21 @@ class ThreadCall:
 
     def end_at(self, at: float) -> None:
         """Interrupt the call at a time of ``clock.monotonic``, and abandon it soon after."""
-        self._timers.append(call_at(at, self._interrupt))
-        self._timers.append(call_at(at + UNWIND_SECONDS, self._abandon))
+        self._thread.interrupt_at(at)
+        self._abandon_at(at + UNWIND_SECONDS)
+
+    def _abandon_at(self, at: float) -> None:
+        self._timers.append(call_at(at, self._abandon))
 
     def _leave(self) -> None:
+        self._thread.disarm()
         with self._lock:
             self._is_inside = False
             is_abandoned = self._is_abandoned
         for timer in self._timers:
             timer.cancel()
-        if self._is_interrupted:
-            raise_in_thread(self._ident, None)
         if is_abandoned:
             raise AbandonedError
-
-    def _interrupt(self) -> None:
-        with self._lock:
-            if not self._is_inside:
-                return
-            # Checked and raised while this thread has the GIL: the other one sees the exception
-            # at the next bytecode of the very frame that was looked at.
-            if is_interruptible(frame_of_thread(self._ident)):
-                self._is_interrupted = True
-                raise_in_thread(self._ident, TimeoutInterrupt)
-                delay = REPEAT_SECONDS
-            else:
-                delay = _RETRY_SECONDS
-        self._timers.append(call_at(monotonic() + delay, self._interrupt))
 
     def _abandon(self) -> None:
         with self._lock:
@@ -100,11 +78,8 @@ class ThreadCall:
             self._is_abandoned = True
         context = self._call.context
         context.has_ended = True
-        logger_of(context).warning(
-            "The thread did not stop at its timeout; the run goes on without it. It hangs at %s",
-            _place(self._ident),
-        )
-        self._on_abandoned()
+        context.flow_run_context.may_have_orphans = True
+        self._on_abandoned(_place(self._ident))
 
 
 def _place(ident: int) -> str:

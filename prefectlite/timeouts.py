@@ -8,8 +8,10 @@ the main thread a signal does it; in other threads CPython's asynchronous except
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import _thread
+import math
+import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import FrameType
 from typing import TypeVar
@@ -17,13 +19,16 @@ from typing import TypeVar
 from prefectlite.clock import monotonic
 from prefectlite.errors import UsageError
 from prefectlite.interruptions import (
+    RETRY_SECONDS,
     Timer,
     add_source,
     call_at,
     calls_user_code,
+    interrupt_thread,
     is_interruptible,
     poke_main_thread,
     prepare_main_thread,
+    raise_in_thread,
     retry_main_thread,
 )
 
@@ -31,8 +36,6 @@ R = TypeVar("R")
 
 # User code that catches everything is interrupted again; a ``finally`` needs its seconds.
 REPEAT_SECONDS = 5.0
-# On an event loop, asyncio's own timeout comes first; the signal is for code that blocks the loop.
-LOOP_GRACE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,51 +87,58 @@ class TimeoutInterrupt(BaseException):
 
 
 def checked_timeout(seconds: float | None) -> float | None:
-    """Return a ``timeout_seconds`` as a float; None and 0 are no limit (Prefect 2.8 behaviour).
+    """Return a ``timeout_seconds`` as a float; None, 0 and infinity are no limit (0: as Prefect 2.8).
 
     Raises:
         UsageError: It is negative or not a number.
     """
-    if not seconds:
-        return None
     given: object = seconds
-    if isinstance(given, bool) or not isinstance(given, int | float) or not given > 0:
-        raise UsageError(f"timeout_seconds={seconds!r} is not a number of seconds above 0")
-    return float(seconds)
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not given >= 0:
+        raise UsageError(f"timeout_seconds={given!r} is not a number of seconds of at least 0")
+    return float(given) if 0 < given < math.inf else None
 
 
 class Armed:
-    """A deadline that the main thread is to be told of, while the frame that made it is active.
+    """A deadline that the main thread is to be told of until it is disarmed.
 
     Args:
         deadline: The deadline; the outermost one that has passed is raised first.
-        delay_seconds: How long after the deadline, and after each repeat, to raise.
+        is_inside: Whether the code that a signal has interrupted belongs to the deadline's run. On
+            an event loop it may be another run's.
+        delay_seconds: How long after the deadline to raise.
     """
 
-    __slots__ = ("_owner", "_timer", "deadline", "next_at")
+    __slots__ = ("_is_inside", "_timer", "deadline", "next_at")
 
-    def __init__(self, deadline: Deadline, *, delay_seconds: float = 0.0) -> None:
+    def __init__(
+        self, deadline: Deadline, is_inside: Callable[[], bool], *, delay_seconds: float = 0.0
+    ) -> None:
         self.deadline = deadline
         self.next_at = deadline.at + delay_seconds
-        self._owner: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented in sys
+        self._is_inside = is_inside
         prepare_main_thread()
         self._timer: Timer = call_at(self.next_at, poke_main_thread)
         _armed.append(self)
 
     def disarm(self) -> None:
-        """Raise no more. To be called by the frame that made it, however it ends."""
+        """Raise no more."""
         self._timer.cancel()
         if self in _armed:
             _armed.remove(self)
-        self._owner = None
+
+    def postpone(self) -> None:
+        """Leave the code a repeat's time from now: something else has told it."""
+        self._timer.cancel()
+        self.next_at = monotonic() + REPEAT_SECONDS
+        self._timer = call_at(self.next_at, poke_main_thread)
 
     def interruption(self, frame: FrameType | None) -> TimeoutInterrupt | None:
         """Return what to raise at the interrupted ``frame``; None where it is not to be hit."""
-        if self._owner is None or not is_interruptible(frame, owner=self._owner):
-            retry_main_thread()
+        if not self._is_inside() or not is_interruptible(frame):
             return None
-        self.next_at = monotonic() + REPEAT_SECONDS
-        self._timer = call_at(self.next_at, poke_main_thread)
+        self.postpone()
         return TimeoutInterrupt(self.deadline)
 
 
@@ -137,20 +147,121 @@ _armed: list[Armed] = []
 
 def _due_interruption(frame: FrameType | None) -> BaseException | None:
     moment = monotonic()
+    is_due = False
     for armed in _armed:
         if armed.next_at <= moment:
-            return armed.interruption(frame)
+            is_due = True
+            interruption = armed.interruption(frame)
+            if interruption is not None:
+                return interruption
+    if is_due:
+        retry_main_thread()
     return None
 
 
 add_source(_due_interruption)
 
 
+class InterruptibleThread:
+    """The thread that makes it, open to ``TimeoutInterrupt`` from others until it is closed."""
+
+    def __init__(self) -> None:
+        self._ident = threading.get_ident()
+        self._lock = _thread.allocate_lock()
+        self._is_open = True
+        self._is_interrupted = False
+        self._timer: Timer | None = None
+
+    def interrupt_at(self, at: float) -> None:
+        """Interrupt it at a time of ``clock.monotonic``, and again as long as it goes on."""
+        timer, self._timer = self._timer, call_at(at, self._interrupt)
+        if timer is not None:
+            timer.cancel()
+
+    def postpone(self) -> None:
+        """Leave the code a repeat's time from now: something else has told it."""
+        self.interrupt_at(monotonic() + REPEAT_SECONDS)
+
+    def disarm(self) -> None:
+        """Let nothing more arrive. To be called in the thread itself."""
+        with self._lock:
+            self._is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._is_interrupted:
+            raise_in_thread(self._ident, None)
+
+    def _interrupt(self) -> None:
+        with self._lock:
+            if not self._is_open:
+                return
+            self._is_interrupted |= (has_hit := interrupt_thread(self._ident, TimeoutInterrupt))
+        self.interrupt_at(monotonic() + (REPEAT_SECONDS if has_hit else RETRY_SECONDS))
+
+
 @calls_user_code
-def call_in_main_thread(deadline: Deadline, function: Callable[[], R]) -> R:
+def call_in_main_thread(
+    deadline: Deadline, is_inside: Callable[[], bool], function: Callable[[], R]
+) -> R:
     """Call user code in the main thread, and raise ``TimeoutInterrupt`` in it at the deadline."""
-    armed = Armed(deadline)
+    armed = Armed(deadline, is_inside)
     try:
         return function()
     finally:
         armed.disarm()
+
+
+@calls_user_code
+def call_in_thread(at: float, function: Callable[[], R]) -> R:
+    """Call user code in another thread, and raise ``TimeoutInterrupt`` in it at a time."""
+    thread = InterruptibleThread()
+    thread.interrupt_at(at)
+    try:
+        return function()
+    finally:
+        thread.disarm()
+
+
+@calls_user_code
+async def call_on_loop(
+    deadline: Deadline,
+    armed: Armed | InterruptibleThread | None,
+    function: Callable[[], Awaitable[R]],
+) -> R:
+    """Await user code, and cancel it at the deadline, and again as long as it goes on.
+
+    Args:
+        armed: What interrupts the code where it does not let the loop cancel it. It is disarmed.
+
+    Raises:
+        TimeoutInterrupt: It was cancelled.
+    """
+    import asyncio
+
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    scope = asyncio.timeout(None)
+    timer: asyncio.TimerHandle | None = None
+
+    def cancel() -> None:
+        nonlocal timer
+        if armed is not None:
+            armed.postpone()
+        if scope.expired() and this is not None:
+            this.uncancel()  # the code did not heed it; the scope must find no more than one
+            this.cancel()
+        else:
+            scope.reschedule(loop.time())
+        timer = loop.call_later(REPEAT_SECONDS, cancel)
+
+    timer = loop.call_later(deadline.remaining(), cancel)
+    try:
+        async with scope:
+            return await function()
+    except TimeoutError as error:
+        if scope.expired():
+            raise TimeoutInterrupt(deadline) from error
+        raise
+    finally:
+        timer.cancel()
+        if armed is not None:
+            armed.disarm()

@@ -44,17 +44,15 @@ def home(tmp_path):
 class Started:
     """A process that runs a test's own Python code, and says when it is ready."""
 
-    def __init__(self, code, arguments, options):
+    def __init__(self, program, arguments, options):
         environment = {**os.environ, "PYTHONPATH": _SOURCES, **options.pop("env", {})}
         prefix = options.pop("prefix", [])  # a command that starts another, such as unshare(1)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            [*prefix, sys.executable, "-W", "error", *program, *map(str, arguments)],
             text=True,
             env=environment,
-            **options,
+            **{**pipes, **options},
         )
         self.pid = self.process.pid
 
@@ -89,10 +87,29 @@ def start_python():
     started = []
 
     def start(code, *arguments, **options):
-        started.append(Started(code, [str(argument) for argument in arguments], options))
+        started.append(Started(["-c", textwrap.dedent(code)], arguments, options))
         return started[-1]
 
     yield start
+    _end(started)
+
+
+@pytest.fixture
+def start_script(tmp_path):
+    """Start Python code that is kept in a file, as ``python my_flow.py``."""
+    started = []
+
+    def start(code, *arguments, **options):
+        path = tmp_path / "my_flow.py"
+        path.write_text(textwrap.dedent(code), encoding="utf-8")
+        started.append(Started([str(path)], arguments, options))
+        return started[-1]
+
+    yield start
+    _end(started)
+
+
+def _end(started):
     for one in started:
-        if one.process.stdout and not one.process.stdout.closed:
+        if any(pipe and not pipe.closed for pipe in (one.process.stdout, one.process.stderr)):
             one.kill()

@@ -222,6 +222,20 @@ def test_a_process_that_ends_with_a_large_log_moves_it_into_the_file(notes, path
     idle.close()
 
 
+@pytest.mark.parametrize("fate", ["deleted", "replaced"])
+def test_a_file_that_is_gone_is_not_written_to_as_if_it_were_there(notes, path, fate):
+    notes.write(add("one"))
+    path.rename(path.with_name("away.db"))
+    if fate == "replaced":
+        path.touch()
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailableError, match=fate):
+            notes.write(add("two"))
+    path.with_name("away.db").rename(path)
+    notes.write(add("three"))
+    assert texts(notes) == ["one", "three"]
+
+
 def test_damage_is_named_with_the_file_and_what_to_do(notes, path):
     error = notes.damaged(ValueError("no number"))
     assert isinstance(error, RegistryCorruptError)

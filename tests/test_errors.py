@@ -47,7 +47,7 @@ def test_the_drawing_shows_every_error_under_its_parent():
             parents[depth] = names[-1]
             above = max((each for each in parents if each < depth), default=None)
             for name in names:
-                if name != "RuntimeError" and name != "TypeError" and above is not None:
+                if name not in {"RuntimeError", "TypeError"} and above is not None:
                     drawn = getattr(errors, parents[above])
                     assert drawn in getattr(errors, name).__bases__, name
             parents = {at: name for at, name in parents.items() if at <= depth}

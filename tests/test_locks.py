@@ -3,6 +3,7 @@
 import fcntl
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -110,18 +111,23 @@ def test_a_wait_that_was_given_up_keeps_nobody_out_when_its_turn_comes(gates):
     assert not three.try_enter()
 
 
-def test_who_gives_up_again_and_again_leaves_one_thread_and_one_descriptor(gates):
+def descriptors(tmp_path):
+    """How often this process has the file of the gate open."""
+    opened = [each.resolve() for each in Path("/proc/self/fd").iterdir()]
+    return opened.count(tmp_path / "registry.lock")
+
+
+def test_who_gives_up_again_and_again_leaves_one_thread_and_one_descriptor(gates, tmp_path):
     one, two = gates(), gates(timeout_seconds=0.02)
     one.enter()
-    descriptors = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         with pytest.raises(RegistryLockTimeoutError):
             two.enter()
     assert len(claims()) == 1
-    assert len(os.listdir("/proc/self/fd")) == descriptors + 1
+    assert descriptors(tmp_path) == 3
     one.leave()
     join_claims()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors(tmp_path) == 2
 
 
 def test_a_wait_that_is_taken_up_again_wins_like_a_new_one(gates):
@@ -164,14 +170,13 @@ def test_where_no_thread_can_be_had_the_gate_is_waited_for_all_the_same(gates, m
     assert not one.try_enter()
 
 
-def test_where_no_thread_can_be_had_the_wait_has_its_deadline_too(gates, monkeypatch):
+def test_where_no_thread_can_be_had_the_wait_has_its_deadline_too(gates, tmp_path, monkeypatch):
     one, two = gates(), gates(timeout_seconds=0.05)
     one.enter()
-    descriptors = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(locks.threading, "Thread", NoThread)
     with pytest.raises(RegistryLockTimeoutError):
         two.enter()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert descriptors(tmp_path) == 2
 
 
 def test_an_interrupted_wait_leaves_the_gate_to_others(gates, monkeypatch):

@@ -8,6 +8,10 @@ from prefectlite.options import Kind
 from prefectlite.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
 
 
+def nothing():
+    pass
+
+
 def test_a_bare_flow_has_the_functions_name_with_hyphens_and_its_docstring():
     @flow
     def load_all_tables():
@@ -31,8 +35,8 @@ def test_a_bare_task_has_the_functions_name_and_its_docstring():
 
 
 def test_a_called_decorator_without_options_is_as_good_as_a_bare_one():
-    assert flow()(lambda: None).options == flow(lambda: None).options
-    assert task()(lambda: None).options == task(lambda: None).options
+    assert flow()(nothing).options == flow(nothing).options
+    assert task()(nothing).options == task(nothing).options
 
 
 def test_a_flow_keeps_every_option_that_it_is_given():
@@ -56,7 +60,7 @@ def test_a_flow_keeps_every_option_that_it_is_given():
         on_cancellation=[hook],
         on_crashed=[hook],
         on_running=[hook],
-    )(lambda: None).options
+    )(nothing).options
     assert (options.name, options.version, options.description) == ("a", "2", "what")
     assert (options.retries, options.retry_delay_seconds, options.timeout_seconds) == (3, 1.5, 9.0)
     assert options.task_runner is SequentialTaskRunner
@@ -86,7 +90,7 @@ def test_a_task_keeps_every_option_that_it_is_given():
         log_prints=False,
         on_completion=[hook],
         on_failure=[hook],
-    )(lambda: None).options
+    )(nothing).options
     assert (options.name, options.description, options.tags) == ("a", "what", {"x", "y"})
     assert (options.retries, options.retry_delay_seconds) == (2, (1, 2))
     assert (options.retry_jitter_factor, options.timeout_seconds) == (0.5, 0.5)
@@ -117,11 +121,11 @@ def test_a_task_keeps_every_option_that_it_is_given():
         {"on_failure": [1]},
         {"on_completion": lambda: None},
     ],
-    ids=lambda wrong: "-".join(wrong),
+    ids="-".join,
 )
 def test_an_option_that_cannot_be_is_refused_where_it_is_written(decorate, wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        decorate(**wrong)(lambda: None)
+        decorate(**wrong)(nothing)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +135,11 @@ def test_an_option_that_cannot_be_is_refused_where_it_is_written(decorate, wrong
         {"task_runner": dict},
         {"flow_run_name": 3},
     ],
-    ids=lambda wrong: "-".join(wrong),
+    ids="-".join,
 )
 def test_an_option_of_flows_that_cannot_be_is_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        flow(**wrong)(lambda: None)
+        flow(**wrong)(nothing)
 
 
 @pytest.mark.parametrize(
@@ -149,11 +153,11 @@ def test_an_option_of_flows_that_cannot_be_is_refused(wrong):
         {"cache_key_fn": "key"},
         {"cache_expiration": 60},
     ],
-    ids=lambda wrong: "-".join(wrong),
+    ids="-".join,
 )
 def test_an_option_of_tasks_that_cannot_be_is_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        task(**wrong)(lambda: None)
+        task(**wrong)(nothing)
 
 
 @pytest.mark.parametrize("decorate", [flow, task])
@@ -171,6 +175,13 @@ def test_what_is_not_a_function_is_refused_with_a_hint(decorate, thing):
     with pytest.raises(UsageError, match="not a function") as caught:
         decorate(thing)
     assert "by keyword" in caught.value.hint
+
+
+@pytest.mark.parametrize("outer", [flow, task])
+@pytest.mark.parametrize("inner", [flow, task])
+def test_what_is_decorated_already_is_refused(outer, inner):
+    with pytest.raises(UsageError, match="already"):
+        outer(inner(nothing))
 
 
 def test_the_kind_of_a_function_is_seen():
@@ -203,14 +214,14 @@ def test_with_options_changes_what_is_named_and_nothing_else(decorate):
 @pytest.mark.parametrize("decorate", [flow, task])
 def test_with_options_checks_what_it_is_given(decorate):
     with pytest.raises(UsageError, match="retires"):
-        decorate(lambda: None).with_options(retires=1)
+        decorate(nothing).with_options(retires=1)
     with pytest.raises(UsageError, match="retries"):
-        decorate(lambda: None).with_options(retries=-1)
+        decorate(nothing).with_options(retries=-1)
 
 
 def test_a_timeout_of_none_or_0_is_none():
-    assert task(timeout_seconds=0)(lambda: None).options.timeout_seconds is None
-    assert flow(timeout_seconds=None)(lambda: None).options.timeout_seconds is None
+    assert task(timeout_seconds=0)(nothing).options.timeout_seconds is None
+    assert flow(timeout_seconds=None)(nothing).options.timeout_seconds is None
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "2"])

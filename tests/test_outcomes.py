@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 
 from prefectlite import flow, task
@@ -31,11 +33,6 @@ def good(value=1):
 @task
 def bad(text="bad"):
     raise ValueError(text)
-
-
-@task
-def ends_as(state):
-    return state
 
 
 @task
@@ -207,7 +204,11 @@ def test_only_states_that_never_became_final_are_told_as_such(home):
         state.result()
 
 
-@pytest.mark.parametrize("value", [1, "x", [1, 2], [], (), {}, set(), False, 0, object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [1, "x", [1, 2], [], (), {}, set(), False, 0, object()],
+    ids=lambda value: type(value).__name__,
+)
 def test_any_other_value_is_completed_whatever_the_tasks_did(home, value):
     def returns():
         bad(return_state=True)
@@ -273,10 +274,8 @@ def test_none_stands_for_all_tasks_and_subflows(home):
 def test_none_counts_a_failure_that_user_code_caught(home):
     def catches():
         good()
-        try:
+        with suppress(ValueError):
             bad()
-        except ValueError:
-            pass
 
     assert str(final(catches)) == "Failed('1/2 states failed.')"
 
@@ -316,9 +315,12 @@ def test_what_a_task_calls_counts_for_the_task_and_not_for_the_flow(home):
 
 
 def test_a_task_that_returns_a_state_ends_in_it(registry):
+    @task
+    def says_so():
+        return Failed("said so")
+
     def calls():
-        state = ends_as(Failed("said so"), return_state=True)
-        assert str(state) == "Failed('said so')"
+        assert str(says_so(return_state=True)) == "Failed('said so')"
 
     assert str(final(calls)) == "Failed('1/1 states failed.')"
     (run,) = registry.list_task_runs()

@@ -106,6 +106,7 @@ def test_without_any_home_folder_the_error_says_what_to_set(monkeypatch, answer)
     monkeypatch.setattr(platformdirs, "user_data_dir", user_data_dir)
     monkeypatch.delenv("PREFECTLITE_HOME")
     monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.delenv("HOME")
     with pytest.raises(SettingError) as caught:
         PREFECTLITE_HOME.value()
     assert "PREFECTLITE_HOME" in caught.value.hint

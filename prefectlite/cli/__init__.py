@@ -26,7 +26,7 @@ from prefectlite.commands import (
     read_arguments,
     read_leading_options,
 )
-from prefectlite.errors import OutputClosedError, OutputError, PrefectLiteError
+from prefectlite.errors import EntrypointError, OutputClosedError, OutputError, PrefectLiteError
 from prefectlite.settings import PREFECTLITE_COMPLETE, PREFECTLITE_DEBUG
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         # What became of a run matters more than who was there to read it.
         return exit_code or error.exit_code
     except PrefectLiteError as error:
+        if isinstance(error, EntrypointError) and error.__cause__ is not None:
+            _show_traceback(error.__cause__)
         console.error(error)
         exit_code = error.exit_code
     except KeyboardInterrupt:
@@ -94,6 +96,13 @@ def main(arguments: Sequence[str]) -> int:
         exit_code = _INTERNAL_ERROR
     _flush_after_all()  # what was printed before an error; nothing where there was none
     return exit_code
+
+
+def _show_traceback(error: BaseException) -> None:
+    """Show where in the person's own code an error was raised."""
+    from prefectlite.outcomes import user_traceback
+
+    console.say(user_traceback(error))
 
 
 def _flush_after_all() -> None:

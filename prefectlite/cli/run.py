@@ -1,20 +1,24 @@
 """Run a flow here and now, and exit as it ended.
 
-``prefectlite run``. Log lines go to stderr; stdout is the flow's own, but for ``--json``.
+``prefectlite run``. Log lines go to stderr, and stdout is the flow's own; with ``--json`` it is the
+document's alone, and what the flow prints goes to stderr too.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.entrypoints import load_flow
-from prefectlite.errors import ParameterTypeError, PrefectLiteError, UsageError
+from prefectlite.errors import ParameterTypeError, UsageError
 from prefectlite.flow_engine import FlowRequest
+from prefectlite.interruptions import TerminationSignal
 from prefectlite.json_values import to_json_value
 from prefectlite.options import Kind
 from prefectlite.parameters import from_text
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 _FAILED = 1
 _TIMED_OUT = 124
+_INTERRUPTED = 130
 _CANCELLED = 143
 
 
@@ -68,7 +73,7 @@ def run(
         float | None,
         Option(
             "--timeout",
-            description="Seconds that the flow may take, instead of its own timeout.",
+            description="Seconds that the flow may take, instead of its own timeout; 0 for no limit.",
             metavar="SECONDS",
             minimum=0,
         ),
@@ -77,7 +82,12 @@ def run(
         bool, Option("--no-progress", description="Show no progress on a terminal.")
     ] = False,
     as_json: Annotated[
-        bool, Option("--json", description="Print the flow run, when it has ended, as JSON.")
+        bool,
+        Option(
+            "--json",
+            description="Print the flow run, when it has ended, as JSON; what the flow itself prints"
+            " then goes to stderr.",
+        ),
     ] = False,
 ) -> int:
     """Run a flow here and now, and exit as it ended.
@@ -98,25 +108,64 @@ def run(
         (),
         parameters,
         name=name,
-        tags=frozenset(tag or ()),
+        tags=frozenset(tag or ()) - {""},
         entrypoint=entrypoint,
     )
-    state = _run(flow, request, show_progress=not no_progress)
+    with _stdout_for_json() if as_json else nullcontext():
+        state, exit_code = _run(flow, request, show_progress=not no_progress)
     run_count = request.flow_run.run_count if request.flow_run else 0
     if isinstance(state.data, ParameterTypeError) and not run_count:  # refused before it began
         raise state.data
     if as_json:
         _print_json(request, state)
-    return _exit_code(request, state)
+    return _told(request, state, exit_code)
 
 
-def _run(flow: Flow[..., object], request: FlowRequest, *, show_progress: bool) -> State:
-    if show_progress and sys.stderr.isatty():
-        from prefectlite.progress import Progress
+@contextmanager
+def _stdout_for_json() -> Iterator[None]:
+    """Send to stderr what is printed meanwhile, by this process and by those that it starts."""
+    console.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        try:
+            console.flush()  # of who kept the stdout that was there before
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
 
-        with Progress(request):
-            return _finished(flow, request)
-    return _finished(flow, request)
+
+def _run(
+    flow: Flow[..., object], request: FlowRequest, *, show_progress: bool
+) -> tuple[State, int | None]:
+    """Run the flow to its end, and return its final state and what an interruption exits with.
+
+    Raises:
+        BaseException: What interrupted it, where it has no final state on record.
+    """
+    try:
+        if not show_progress or not sys.stderr.isatty():
+            return _finished(flow, request), None
+        from prefectlite import progress
+
+        with progress.Progress(request) if progress.is_possible() else nullcontext():
+            return _finished(flow, request), None
+    except Exception:
+        raise
+    except BaseException as interruption:
+        if request.flow_run is None or not request.flow_run.state.is_final():
+            raise
+        return request.flow_run.state, _exit_code_of(interruption)
+
+
+def _exit_code_of(interruption: BaseException) -> int | None:
+    """Return the exit code of a signal; None for the rest, such as a flow's own ``sys.exit``."""
+    if isinstance(interruption, KeyboardInterrupt):
+        return _INTERRUPTED
+    return _CANCELLED if isinstance(interruption, TerminationSignal) else None
 
 
 def _finished(flow: Flow[..., object], request: FlowRequest) -> State:
@@ -147,11 +196,10 @@ def _exhausted(steps: Any) -> State:  # noqa: ANN401 - a generator of the user's
 async def _aexhausted(request: FlowRequest) -> State:
     from prefectlite.flow_engine import aiterate_flow
 
-    async for _ in aiterate_flow(request):
+    states: list[State] = []
+    async for _ in aiterate_flow(request, states.append):
         pass
-    if request.flow_run is None:
-        raise PrefectLiteError("the flow ended before it was on record")
-    return request.flow_run.state
+    return states[0]
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
@@ -182,7 +230,7 @@ def _from_document(text: str | None) -> dict[str, object]:
             source = text[1:]
             text = Path(source).read_text(encoding="utf-8")
         document = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             f"the parameters in {source} cannot be read: {error}",
             hint='they are a JSON object: --params \'{"name": "you"}\'',
@@ -199,25 +247,29 @@ def _print_json(request: FlowRequest, state: State) -> None:
     if request.flow_run is None:
         return
     registry = open_registry(PREFECTLITE_REGISTRY.value())
-    result = to_json_value(state.result()) if state.is_completed() else None
+    flow_run = registry.find_flow_run(request.flow_run.id)
     console.out_json(
         {
-            **request.flow_run.dict(),
-            "task_run_counts": registry.count_task_runs(request.flow_run.id),
-            "result": result,
+            **flow_run.dict(),
+            "task_run_counts": registry.count_task_runs(flow_run.id),
+            "result": to_json_value(state.result()) if state.is_completed() else None,
         }
     )
 
 
-def _exit_code(request: FlowRequest, state: State) -> int:
-    if state.is_completed():
+def _told(request: FlowRequest, state: State, exit_code: int | None) -> int:
+    """Say what became of a run that did not complete, and return the exit code."""
+    if state.is_completed() and exit_code is None:
         return 0
     if request.flow_run is not None:
         run = request.flow_run
+        why = f": {state.message}" if state.message else ""
         console.error(
-            f"flow run {run.name!r} is {state.name}: {state.message}",
+            f"flow run {run.name!r} is {state.name}{why}",
             hint=f"see: prefectlite flow-run logs {run.id[:8]}",
         )
+    if exit_code is not None:
+        return exit_code
     if state.is_cancelled():
         return _CANCELLED
     return _TIMED_OUT if state.name == "TimedOut" else _FAILED

@@ -50,7 +50,8 @@ class Registry(ABC):
         """Move a run to another state; the only way that a state changes.
 
         The change of a flow run is durable on return; that of a task run becomes so with the
-        next change of a flow run. Log lines that were added before are recorded with it.
+        next change of a flow run. Log lines of the run that were added before are on record no
+        later than its change; with a flow run, those of its task runs too.
 
         Args:
             run: The run as the caller last saw it. If it has changed since, the caller lost.
@@ -131,7 +132,7 @@ class Registry(ABC):
 
     @abstractmethod
     def add_log_line(self, line: LogLine) -> None:
-        """Add a line to those that the next write of this process, or ``flush_logs``, records.
+        """Add a line to those that ``flush_logs`` or the next change of its run records.
 
         It neither blocks nor writes, unless very many lines wait already. Lines are recorded in the
         order in which they were added.

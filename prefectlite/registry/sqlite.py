@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from prefectlite.clock import to_microseconds
 from prefectlite.database import Database, Where
@@ -168,7 +168,7 @@ class SQLiteRegistry(Registry):
             if not allowed or connection.execute(statement, row).rowcount == 0:
                 raise self._refusal(connection, run, state)
 
-        self._write(change, durable=is_flow_run)
+        self._write(change, durable=is_flow_run, with_lines=run.id in self._own().logged)
         return changed
 
     def _refusal(
@@ -277,16 +277,19 @@ class SQLiteRegistry(Registry):
         self._write(delete, durable=True)
 
     def add_log_line(self, line: LogLine) -> None:
-        pending = self._own().pending
+        own = self._own()
         # Made ready here, so that a line which cannot be is its own caller's error, not that of
         # every later write.
-        pending.append(log_values(line))
-        if len(pending) > _MAX_PENDING_LINES:
+        own.pending.append(log_values(line))
+        own.logged.add(line.task_run_id)
+        if len(own.pending) > _MAX_PENDING_LINES:
             self.flush_logs()
 
     def flush_logs(self) -> None:
-        if self._own().pending:
-            self._write(lambda _: None)
+        own = self._own()
+        with own.flushing:
+            if own.pending:
+                self._write(lambda _: None, with_lines=True)
 
     def read_logs(
         self,
@@ -327,24 +330,44 @@ class SQLiteRegistry(Registry):
         try:
             self.flush_logs()
         finally:
-            self._database.close()
+            # Who waits to flush finds nothing left, and does not open it again.
+            with self._own().flushing:
+                self._database.close()
 
-    def _write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        """Do ``work`` in a transaction that also records the log lines added so far."""
-        pending = self._own().pending
+    def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        durable: bool = False,
+        with_lines: bool = False,
+    ) -> T:
+        """Do ``work`` in a transaction.
+
+        Args:
+            work: Executes statements.
+            durable: Survive a power cut, from the return on.
+            with_lines: Also record the log lines added so far; a durable one does it anyway. Not
+                every write does, because a line of its own costs as much as half a transaction,
+                and one of a hundred next to nothing.
+        """
+        if not durable and not with_lines:
+            return self._database.write(work)
+        own = self._own()
         taken: list[Values] = []
 
         def work_and_log(connection: sqlite3.Connection) -> T:
             result = work(connection)
             # Taken inside the lock that all writers of this process share: in order, and once.
-            while pending:
-                taken.append(pending.popleft())
+            own.logged.clear()
+            while own.pending:
+                taken.append(own.pending.popleft())
             if taken:
                 connection.executemany(_INSERT_LOG, taken)
             return result
 
         def put_back() -> None:
-            pending.extendleft(reversed(taken))
+            own.pending.extendleft(reversed(taken))
+            own.logged.update(cast("str | None", line[0]) for line in taken)
 
         return self._database.write(work_and_log, durable=durable, undo=put_back)
 
@@ -370,6 +393,9 @@ class _Process:
         self.id = os.getpid()
         self.actor = _actor()
         self.pending: deque[Values] = deque()
+        self.flushing = threading.Lock()
+        #: The task runs that some of these lines are of.
+        self.logged: set[str | None] = set()
 
 
 def _actor() -> str:

@@ -1,6 +1,8 @@
 """What the tests of every registry share: an opened one of each kind, and runs to put into it."""
 
+import sqlite3
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,59 @@ def start(start_python):
         return start_python(PRELUDE + textwrap.dedent(code), *arguments, **options)
 
     return start_code
+
+
+@pytest.fixture
+def sqlite_path(tmp_path):
+    """Where the file of a ``store`` of the kind sqlite is."""
+    return tmp_path / "home" / "registry.db"
+
+
+@pytest.fixture
+def sql():
+    """Do what no prefectlite would to a SQLite file, with a connection of the test's own."""
+
+    def execute(path, *statements):
+        connection = sqlite3.connect(path, isolation_level=None)
+        try:
+            return [connection.execute(statement).fetchall() for statement in statements][-1]
+        finally:
+            connection.close()
+
+    return execute
+
+
+@pytest.fixture
+def check_integrity(sql):
+    """Have SQLite itself look for damage in a file."""
+
+    def check(path):
+        assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+        assert sql(path, "PRAGMA foreign_key_check") == []
+
+    return check
+
+
+@pytest.fixture
+def in_threads():
+    """Do work for each item in a thread of its own, and raise the first error of any."""
+
+    def run(work, items):
+        errors = []
+
+        def guarded(item):
+            try:
+                work(item)
+            except BaseException as error:  # noqa: BLE001 - raised below, in the test's thread
+                errors.append(error)
+
+        threads = [threading.Thread(target=guarded, args=(item,)) for item in items]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+            assert not thread.is_alive()
+        if errors:
+            raise errors[0]
+
+    return run
