@@ -135,7 +135,8 @@ def out(text: str = "") -> None:
 def flush() -> None:
     """Bring to their reader the lines that were printed; raises what ``out`` does."""
     try:
-        sys.stdout.flush()
+        if not sys.stdout.closed:  # by a flow
+            sys.stdout.flush()
     except OSError as error:
         raise _unwritable(error) from error
 
@@ -204,6 +205,17 @@ def say(text: str) -> None:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except OSError:
+        _discard(sys.stderr)
+
+
+def settle_words() -> None:
+    """Give up words that were said and cannot be written: they must not change an exit code.
+
+    Python's own last flush would fail on them, and exit with 120.
+    """
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
         _discard(sys.stderr)
 
 

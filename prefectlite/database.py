@@ -260,7 +260,8 @@ class Database:
         # The last connection to close checkpoints and removes the log by itself, with the file
         # locked against every other: that needs no gate, so a stopped process that holds it does
         # not keep this one from its end.
-        is_large = self._commits and _size_bytes(self._log) > _LARGE_LOG_BYTES
+        log = self._log
+        is_large = self._commits and log.exists() and log.stat().st_size > _LARGE_LOG_BYTES
         # Beside a process that lives long and commits nothing, no other is ever the last, and those
         # that live shortly do not get to the count.
         if gate is not None and is_large and gate.try_enter():
@@ -337,7 +338,7 @@ class Database:
             connection.close()
             # A reader of a write-ahead log needs to write its index. Where it may not, and there
             # is no log, the file alone is the whole truth.
-            if _size_bytes(self._log):
+            if self._log.exists() and self._log.stat().st_size:
                 raise
             connection = self._connect("ro&immutable=1")
             version = self._version(connection)
@@ -423,6 +424,8 @@ class Database:
             code = _ERRNO[error.errno]
         else:
             code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
+            code = sqlite3.SQLITE_FULL
         if str(error).startswith("Could not decode to UTF-8"):  # the sqlite3 module's, without code
             code = sqlite3.SQLITE_CORRUPT
         kind, what, hint = _ERRORS.get(code, _UNAVAILABLE)
@@ -481,10 +484,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
     )
-
-
-def _size_bytes(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _check_filesystem(path: Path) -> None:

@@ -57,9 +57,7 @@ def listed(wait_for: object) -> list[object]:
     """Return the runs that a ``wait_for`` means: those of any iterable, or the one it is."""
     if wait_for is None:
         return []
-    if isinstance(wait_for, TaskFuture | State | _Wrapper) or not isinstance(wait_for, Iterable):
-        return [wait_for]
-    return list(wait_for)
+    return list(wait_for) if isinstance(wait_for, Iterable) else [wait_for]
 
 
 def may_hold_runs(args: Iterable[object], kwargs: Mapping[str, object]) -> bool:

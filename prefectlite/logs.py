@@ -175,10 +175,6 @@ class ConsoleHandler(logging.Handler):
 class RegistryHandler(logging.Handler):
     """Adds the records of runs to the registry, in order."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._writer = _Writer()
-
     def emit(self, record: logging.LogRecord) -> None:
         """Add one record to those that the next write takes along."""
         run: object = getattr(record, "run", None)
@@ -197,7 +193,7 @@ class RegistryHandler(logging.Handler):
             run.registry.add_log_line(line)
         except RegistryError as error:
             report(error)
-        self._writer.wake(run.registry)
+        _writer.wake(run.registry)
 
 
 class _Writer:
@@ -206,12 +202,18 @@ class _Writer:
     def __init__(self) -> None:
         self._is_due = False
         self._process: int | None = None
+        self._registry: Registry | None = None
         self._wakes: SimpleQueue[Registry] = SimpleQueue()
 
     def wake(self, registry: Registry) -> None:
         """Have the registry flushed a moment from now."""
+        self._registry = registry
         if self._process is None:
             self._process = os.getpid()
+            # Not before there is a registry: what is registered last is called first, and once the
+            # registry has made itself ready for a fork, it can write no more until that is over.
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(before=self.hurry)
             _thread.start_new_thread(self._run, ())
         if self._process != os.getpid():
             # A forked child mostly ends by os._exit, which waits for no thread of ours.
@@ -219,6 +221,11 @@ class _Writer:
         elif not self._is_due:
             self._is_due = True
             self._wakes.put(registry)
+
+    def hurry(self) -> None:
+        """Flush now: what a forked child logs comes after what its parent has logged."""
+        if self._registry is not None:
+            _flush(self._registry)
 
     def _run(self) -> None:
         while True:
@@ -235,6 +242,7 @@ def _flush(registry: Registry) -> None:
         report(error)
 
 
+_writer = _Writer()
 _reported: set[str] = set()
 
 

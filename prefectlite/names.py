@@ -1,4 +1,4 @@
-"""Ids, random run names and slugs.
+"""Ids and random run names.
 
 Randomness comes from the kernel at each call: a forked child never repeats its parent's ids.
 """
@@ -6,6 +6,7 @@ Randomness comes from the kernel at each call: a forked child never repeats its 
 from __future__ import annotations
 
 import os
+from functools import cache
 
 _ADJECTIVES = """
 able agile amber ample azure bold brave brief bright brisk bronze calm candid careful cheerful
@@ -53,12 +54,10 @@ def new_id() -> str:
 def random_run_name() -> str:
     """Return a name that a person can say, such as ``gigantic-cockatoo``; it may repeat."""
     number = int.from_bytes(os.urandom(8))
-    adjectives = _ADJECTIVES.split()
-    animals = _ANIMALS.split()
+    adjectives, animals = _words()
     return f"{adjectives[number % len(adjectives)]}-{animals[(number >> 32) % len(animals)]}"
 
 
-def slug(text: str) -> str:
-    """Return ``text`` in lower case with one hyphen for each run of anything but letters, digits."""
-    words = "".join(mark if mark.isalnum() else " " for mark in text.lower()).split()
-    return "-".join(words)
+@cache
+def _words() -> tuple[list[str], list[str]]:
+    return _ADJECTIVES.split(), _ANIMALS.split()

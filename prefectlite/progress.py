@@ -20,7 +20,7 @@ from prefectlite.console import escaped
 from prefectlite.errors import RegistryError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY, TERM
+from prefectlite.settings import PREFECTLITE_REGISTRY
 
 # A run that is shorter shows nothing.
 _FIRST_SECONDS = 0.3
@@ -31,13 +31,11 @@ _SUCCESSES = ("Completed", "Cached")
 _ERASE = "\r\x1b[K"
 
 
-def is_possible() -> bool:
-    """Return whether stderr is a terminal that can take a line back."""
-    return sys.stderr.isatty() and TERM.value() not in {"", "dumb"}
-
-
 class Progress:
-    """While it is entered, the last line of the terminal says what a flow run is doing."""
+    """While it is entered, the last line of the terminal says what a flow run is doing.
+
+    It is for a stderr that is a terminal which can clear a line.
+    """
 
     def __init__(self, request: FlowRequest) -> None:
         self._request = request

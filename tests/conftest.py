@@ -58,11 +58,14 @@ class Started:
 
     def line(self):
         """Wait for one line of its stdout and return it; it must then wait for ``tell``."""
-        readable, _, _ = select.select([self.process.stdout], [], [], DEADLINE_SECONDS)
-        assert readable, "the process said nothing"
-        line = self.process.stdout.readline()
-        assert line, f"the process ended: {self.process.communicate()[1]}"
-        return line.rstrip("\n")
+        descriptor, line = self.process.stdout.fileno(), b""
+        while not line.endswith(b"\n"):  # by bytes: select knows nothing of lines in a buffer
+            readable, _, _ = select.select([descriptor], [], [], DEADLINE_SECONDS)
+            assert readable, "the process said nothing"
+            byte = os.read(descriptor, 1)
+            assert byte, f"the process ended: {self.process.communicate()[1]}"
+            line += byte
+        return line[:-1].decode()
 
     def tell(self, text="go"):
         """Send it one line."""

@@ -123,6 +123,9 @@ def test_with_persist_result_false_nothing_is_stored_and_nothing_found(registry,
     assert len(calls) == 2
     with pytest.raises(ResultNotStoredError):
         load_result(registry.list_task_runs()[0].id)
+    registry.flush_logs()
+    (run,) = registry.list_flow_runs()
+    assert not any("cache" in line.message for line in registry.read_logs(run.id))
 
 
 def test_with_persist_result_the_result_of_a_task_and_a_flow_is_stored(registry):

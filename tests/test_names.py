@@ -1,11 +1,9 @@
-"""Ids, names and slugs."""
+"""Ids and names."""
 
 import re
 import uuid
 
-import pytest
-
-from prefectlite.names import new_id, random_run_name, slug
+from prefectlite.names import new_id, random_run_name
 
 
 def test_an_id_is_a_random_uuid_in_lower_case():
@@ -42,18 +40,3 @@ print(os.read(read, 200).decode() != own)
 
 def test_a_forked_child_does_not_repeat_its_parents_ids_and_names(start_python):
     assert start_python(FORKED).end() == "True\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("My Flow", "my-flow"),
-        ("my_flow", "my-flow"),
-        ("  --a  b__c!! ", "a-b-c"),
-        ("Grüße 2", "grüße-2"),
-        ("", ""),
-        ("!?", ""),
-    ],
-)
-def test_a_slug_is_lower_case_words_with_one_hyphen_between(text, expected):
-    assert slug(text) == expected

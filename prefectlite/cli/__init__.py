@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         if not isinstance(error, OutputClosedError):
             console.error(error)
         # What became of a run matters more than who was there to read it.
-        return exit_code or error.exit_code
+        exit_code = exit_code or error.exit_code
     except PrefectLiteError as error:
         if isinstance(error, EntrypointError) and error.__cause__ is not None:
             _show_traceback(error.__cause__)
@@ -107,6 +107,7 @@ def _show_traceback(error: BaseException) -> None:
 
 def _flush_after_all() -> None:
     """Print what is left of a command that did not end well; its exit code is settled."""
+    console.settle_words()
     try:
         console.flush()
     except OutputError:

@@ -186,7 +186,7 @@ def delete(
         bool, Option("--json", description="Print a JSON list of the deleted runs.")
     ] = False,
 ) -> None:
-    """Delete flow runs with their task runs, states and logs. Subflow runs stay.
+    """Delete flow runs with their task runs, states, logs and stored results. Subflow runs stay.
 
     Nothing is deleted unless all of them can be.
 
@@ -204,10 +204,20 @@ def delete(
                 hint="wait for its end, or delete it with --force",
             )
     for flow_run in flow_runs.values():
-        registry.delete_flow_run(flow_run.id)
+        _delete_with_results(registry, flow_run)
         console.say(f"Deleted flow run '{console.escaped(flow_run.name)}' ({flow_run.id})")
     if as_json:
         console.out_json([flow_run.dict() for flow_run in flow_runs.values()])
+
+
+def _delete_with_results(registry: Registry, flow_run: FlowRun) -> None:
+    from prefectlite.results import delete_result  # no listing needs what it imports
+
+    task_runs = registry.list_task_runs(flow_run_id=flow_run.id, limit=None)
+    # First the record: a result that is left over is harmless, one that is missed is not.
+    registry.delete_flow_run(flow_run.id)
+    for run in (flow_run, *task_runs):
+        delete_result(run.id)
 
 
 class _Sources:

@@ -23,7 +23,7 @@ from prefectlite.json_values import to_json_value
 from prefectlite.options import Kind
 from prefectlite.parameters import from_text
 from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.settings import PREFECTLITE_REGISTRY, TERM
 from prefectlite.states import State
 
 if TYPE_CHECKING:
@@ -147,11 +147,11 @@ def _run(
         BaseException: What interrupted it, where it has no final state on record.
     """
     try:
-        if not show_progress or not sys.stderr.isatty():
+        if not show_progress or not sys.stderr.isatty() or TERM.value() in {"", "dumb"}:
             return _finished(flow, request), None
-        from prefectlite import progress
+        from prefectlite.progress import Progress
 
-        with progress.Progress(request) if progress.is_possible() else nullcontext():
+        with Progress(request):
             return _finished(flow, request), None
     except Exception:
         raise

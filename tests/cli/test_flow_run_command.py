@@ -7,6 +7,7 @@ import pytest
 from prefectlite.clock import from_microseconds
 from prefectlite.names import new_id
 from prefectlite.registry import DEFAULT_LIMIT
+from prefectlite.results import load_result, store_result
 from prefectlite.states import Failed, TimedOut
 
 _RUN_KEYS = {
@@ -240,3 +241,14 @@ def test_delete_deletes_nothing_when_one_is_not_there(run, seeds):
     flow_run = seeds.flow_run()
     assert run("flow-run delete", flow_run.id, "nothing").exit_code == 3
     assert len(seeds.registry.list_flow_runs()) == 1
+
+
+def test_delete_deletes_the_stored_results_of_the_run_and_its_tasks_and_no_others(run, seeds, home):
+    flow_run, kept = seeds.flow_run("gone", end=False), seeds.flow_run("kept")
+    task_run = seeds.task_run(flow_run)
+    seeds.end(flow_run)
+    for one in (flow_run, task_run, kept):
+        store_result(one.id, "a result")
+    assert run("flow-run delete gone").exit_code == 0
+    assert load_result(kept.id) == "a result"
+    assert len(list((home / "results").iterdir())) == 1
