@@ -30,6 +30,7 @@ R = TypeVar("R")
 #: Asks the main thread to look for due interruptions. Its default action is to be ignored, and
 #: nearly no program uses it, which is why Go's runtime chose it for the same purpose.
 _POKE = signal.SIGURG
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: How soon to try again where an interruption would not have hit user code.
 RETRY_SECONDS = 0.005
 # How often a thread that waits looks up: an exception for it does not wake it.
@@ -209,7 +210,32 @@ class _Main:
             cancel()
         self.on_poke(number, frame)
 
+    def before_fork(self) -> None:
+        """Hold signals back: what reaches the child must find the child's own handlers."""
+        if self.entered:
+            _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
+    def after_fork(self) -> None:
+        """Let signals through again."""
+        mask, _forking.mask = getattr(_forking, "mask", None), None
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def after_fork_in_child(self) -> None:
+        """Leave signals to the child as they were before the flows of its parent.
+
+        A handler in Python runs only once the main thread is back from C. A worker of
+        multiprocessing that is about to wait for its next item would miss the SIGTERM that its pool
+        ends it with, and be waited for in vain.
+        """
+        entered, self.entered = self.entered, []
+        self.pending = self.received = None
+        for signals in entered:
+            signals.put_back()
+        self.after_fork()
+
+
+_forking = threading.local()
 _main = _Main()
 
 
@@ -272,7 +298,7 @@ class Signals:
             return self
         _main.install()
         _main.entered.append(self)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             handler = signal.getsignal(number)
             if _is_default(number, handler):
                 self._previous.append((number, handler))
@@ -287,11 +313,15 @@ class Signals:
             _main.entered[0].inherit(self)
             return
         pending, _main.pending, _main.received = _main.pending, None, None
+        self.put_back()
+        if pending is not None:
+            signal.raise_signal(pending[1])
+
+    def put_back(self) -> None:
+        """Set the handlers that were there before, where ours are still set."""
         for number, previous in self._previous:
             if signal.getsignal(number) == _main.on_signal:
                 signal.signal(number, previous)  # type: ignore[arg-type] # what getsignal returned
-        if pending is not None:
-            signal.raise_signal(pending[1])
 
     def inherit(self, other: Signals) -> None:
         """Put back in time what ``other`` has replaced."""
@@ -371,3 +401,8 @@ def frame_of_thread(ident: int) -> FrameType | None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_timers.reset)
+    os.register_at_fork(
+        before=_main.before_fork,
+        after_in_parent=_main.after_fork,
+        after_in_child=_main.after_fork_in_child,
+    )

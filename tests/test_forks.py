@@ -15,7 +15,7 @@ SOURCES = str(Path(prefectlite.__file__).parents[1])
 DEADLINE_SECONDS = 60
 
 _FLOWS = """
-import asyncio, multiprocessing, os, sys
+import asyncio, multiprocessing, os, sys, time
 from prefectlite import flow, task, get_run_logger
 
 main = os.getpid()
@@ -100,6 +100,15 @@ def pooled(submit: bool):
     return pools.submit().result() if submit else pools()
 
 @flow
+def terminated(number: int):
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+        os._exit(9)
+    os.kill(pid, number)
+    return os.WTERMSIG(os.waitpid(pid, 0)[1])
+
+@flow
 def twice():
     first = os.fork()
     if not first:
@@ -178,6 +187,13 @@ def test_a_pool_of_forked_processes_works_in_a_task(submit):
     assert document["result"] == 5
     for number in range(3):
         assert f"Task run 'pools-0' - squaring {number}\n" in said
+
+
+def test_sigterm_ends_a_forked_child_at_once_and_by_itself():
+    # multiprocessing ends its workers so: a handler in Python can miss a signal before a long wait.
+    document, said = _run("terminated", "-p", "number=15")
+    assert document["result"] == 15
+    assert said.count("Finished in state") == 1
 
 
 def test_a_child_may_fork_too():

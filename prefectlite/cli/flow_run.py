@@ -216,8 +216,8 @@ def _delete_with_results(registry: Registry, flow_run: FlowRun) -> None:
     task_runs = registry.list_task_runs(flow_run_id=flow_run.id, limit=None)
     # First the record: a result that is left over is harmless, one that is missed is not.
     registry.delete_flow_run(flow_run.id)
-    for run in (flow_run, *task_runs):
-        delete_result(run.id)
+    for run_id in (flow_run.id, *(task_run.id for task_run in task_runs)):
+        delete_result(run_id)
 
 
 class _Sources:
