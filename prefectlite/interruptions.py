@@ -33,8 +33,13 @@ _POKE = signal.SIGURG
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: How soon to try again where an interruption would not have hit user code.
 RETRY_SECONDS = 0.005
+# How soon, at first and at last, the main thread is poked again if it has not answered.
+_FIRST_ANSWER_SECONDS = 0.02
+_LAST_ANSWER_SECONDS = 1.0
 # How often a thread that waits looks up: an exception for it does not wake it.
 _SLICE_SECONDS = 0.05
+# Nor the main thread, by a signal that came just before it began to wait: its handler runs after it.
+_MAIN_SLICE_SECONDS = 0.5
 # Locks and queues refuse to wait for centuries.
 _LONGEST_WAIT_SECONDS = 1e6
 # A flow on an event loop is cancelled; the exception is for code that blocks the loop.
@@ -174,6 +179,7 @@ class _Main:
     def __init__(self) -> None:
         self.sources: list[Callable[[FrameType | None], BaseException | None]] = []
         self.installed = False
+        self.is_poked = False
         self.entered: list[Signals] = []
         # Why the flows are to end; it is pending until it was raised, or was given to the loop.
         self.received: BaseException | None = None
@@ -186,6 +192,7 @@ class _Main:
             self.installed = True
 
     def on_poke(self, _number: int, frame: FrameType | None) -> None:
+        self.is_poked = False
         if self.pending is not None:
             error, _, at = self.pending
             if at <= monotonic() and is_interruptible(frame):
@@ -230,9 +237,56 @@ class _Main:
         """
         entered, self.entered = self.entered, []
         self.pending = self.received = None
+        _watch.forget()
         for signals in entered:
             signals.put_back()
         self.after_fork()
+
+
+class _Watch:
+    """Sees to it that the main thread does not sleep through a signal.
+
+    CPython notes a signal at once and runs its handler when the main thread is back in bytecode.
+    Where it is just about to begin a blocking system call, and most of all where it is giving the
+    GIL to another thread for that, the call begins all the same and may last an hour. But the note
+    is also written to a pipe (``signal.set_wakeup_fd``), and who reads it can poke the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._pipe: tuple[int, int] | None = None
+        self._is_set = False
+
+    def begin(self) -> None:
+        if self._pipe is None:
+            self._pipe = reading, writing = os.pipe()
+            os.set_blocking(writing, False)
+            _thread.start_new_thread(self._run, (reading,))
+        previous = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._is_set = previous == -1
+        if not self._is_set:  # an event loop's, which wakes up by it
+            signal.set_wakeup_fd(previous)
+
+    def end(self) -> None:
+        if self._is_set and self._pipe is not None:
+            present = signal.set_wakeup_fd(-1)
+            if present != self._pipe[1]:  # the loop of an async flow has put its own there
+                signal.set_wakeup_fd(present)
+        self._is_set = False
+
+    def forget(self) -> None:
+        """Let go of what is the parent's, in a forked child."""
+        self.end()
+        for descriptor in self._pipe or ():
+            os.close(descriptor)
+        self._pipe = None
+
+    def _run(self, reading: int) -> None:
+        while True:
+            if any(number in _SIGNALS for number in os.read(reading, 512)):
+                retry_main_thread()
+
+
+_watch = _Watch()
 
 
 _forking = threading.local()
@@ -255,7 +309,20 @@ def prepare_main_thread() -> None:
 
 def poke_main_thread() -> None:
     """Have the main thread look for what is due, now."""
+    _main.is_poked = True
+    _send_poke(_FIRST_ANSWER_SECONDS)
+
+
+def _send_poke(delay: float) -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, _POKE)
+    call_at(monotonic() + delay, lambda: _poke_again(delay))
+
+
+def _poke_again(delay: float) -> None:
+    # A signal that arrives just before a blocking system call does not interrupt that: CPython
+    # notes it, and runs the handler when the call returns, which may be in an hour.
+    if _main.is_poked:
+        _send_poke(min(delay * 2, _LAST_ANSWER_SECONDS))
 
 
 def retry_main_thread() -> None:
@@ -303,6 +370,8 @@ class Signals:
             if _is_default(number, handler):
                 self._previous.append((number, handler))
                 signal.signal(number, _main.on_signal)
+        if self._previous:
+            _watch.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -322,6 +391,7 @@ class Signals:
         for number, previous in self._previous:
             if signal.getsignal(number) == _main.on_signal:
                 signal.signal(number, previous)  # type: ignore[arg-type] # what getsignal returned
+        _watch.end()
 
     def inherit(self, other: Signals) -> None:
         """Put back in time what ``other`` has replaced."""
@@ -342,7 +412,7 @@ def _is_default(number: signal.Signals, handler: object) -> bool:
 def acquire(lock: _thread.LockType, timeout: float | None = None) -> bool:
     """Acquire a lock, within ``timeout`` seconds, where any thread can be interrupted."""
     until = None if timeout is None else monotonic() + timeout
-    longest = _LONGEST_WAIT_SECONDS if in_main_thread() else _SLICE_SECONDS
+    longest = _MAIN_SLICE_SECONDS if in_main_thread() else _SLICE_SECONDS
     while True:
         remaining = longest if until is None else max(0.0, until - monotonic())
         if lock.acquire(timeout=min(remaining, longest)):

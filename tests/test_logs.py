@@ -71,7 +71,10 @@ def test_the_console_shows_time_level_run_and_message_on_stderr(registry, capsys
         ("WARNING", f"Flow run '{run.name}' - from the flow"),
         ("ERROR  ", "Task run 'my_task-0' - from the task"),
         ("INFO   ", "Task run 'my_task-0' - Finished in state Completed()"),
-        ("INFO   ", f"Flow run '{run.name}' - Finished in state Completed('All states completed.')"),
+        (
+            "INFO   ",
+            f"Flow run '{run.name}' - Finished in state Completed('All states completed.')",
+        ),
     ]
 
 
@@ -87,7 +90,9 @@ def test_a_record_has_the_level_the_logger_and_the_run_it_was_made_in(registry):
 
     runs()
     (task_run,) = registry.list_task_runs()
-    assert [(line.level, line.logger, line.task_run_id, line.message) for line in lines(registry)] == [
+    assert [
+        (line.level, line.logger, line.task_run_id, line.message) for line in lines(registry)
+    ] == [
         (20, "prefectlite.flow_runs", None, "in the flow"),
         (50, "prefectlite.task_runs", task_run.id, "in the task"),
     ]
@@ -101,7 +106,7 @@ def test_arguments_tracebacks_and_stacks_are_part_of_the_message(registry):
         logger.info("100%")
         logger.info({"a": 1})
         try:
-            raise ValueError("mine")
+            int("mine")
         except ValueError:
             logger.exception("failed %s", "here")
         logger.info("where", stack_info=True)
@@ -111,7 +116,7 @@ def test_arguments_tracebacks_and_stacks_are_part_of_the_message(registry):
     told = messages(registry)
     assert told[:3] == ["one is 1", "100%", "{'a': 1}"]
     assert told[3].startswith("failed here\nTraceback (most recent call last):")
-    assert told[3].endswith("ValueError: mine")
+    assert told[3].endswith("ValueError: invalid literal for int() with base 10: 'mine'")
     assert told[4].startswith("where\nStack (most recent call last):")
     assert lines(registry)[5].level == 35
 
@@ -408,17 +413,24 @@ def test_a_registry_that_refuses_lines_is_reported_once_and_breaks_nothing(
     assert messages(registry) == ["number 0", "number 1", "number 2"]
 
 
-@pytest.mark.parametrize(
-    "fork",
-    [
-        "pid = os.fork()\n        if not pid:\n            tell()\n            os._exit(0)"
-        "\n        os.waitpid(pid, 0)",
-        "child = multiprocessing.get_context('fork').Process(target=tell)"
-        "\n        child.start()\n        child.join()",
-    ],
-    ids=["fork", "multiprocessing"],
-)
-def test_a_forked_child_logs_for_the_run_and_doubles_nothing(start_script, fork):
+FORKS = {
+    "fork": """
+        child = os.fork()
+        if not child:
+            tell()
+            os._exit(0)
+        os.waitpid(child, 0)
+""",
+    "multiprocessing": """
+        child = multiprocessing.get_context("fork").Process(target=tell)
+        child.start()
+        child.join()
+""",
+}
+
+
+@pytest.mark.parametrize("how", FORKS)
+def test_a_forked_child_logs_for_the_run_and_doubles_nothing(start_script, how):
     program = start_script(f"""
     import multiprocessing, os
     from prefectlite import flow, get_run_logger
@@ -430,7 +442,7 @@ def test_a_forked_child_logs_for_the_run_and_doubles_nothing(start_script, fork)
     @flow(log_prints=True)
     def runs():
         print("before")
-        {fork}
+{FORKS[how]}
         print("after")
 
     runs()

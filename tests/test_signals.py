@@ -1,4 +1,5 @@
 import signal
+import threading
 
 import pytest
 
@@ -47,6 +48,9 @@ class Program:
 
     def send(self, number):
         self.started.process.send_signal(number)
+        # Python misses a signal that comes just before a system call that blocks, until it gets
+        # another one. This one means nothing.
+        threading.Timer(0.5, self.started.process.send_signal, [signal.SIGURG]).start()
 
     def end(self, exit_code):
         """Wait until it ends; return its flow run, and the rest of its stdout."""
@@ -355,3 +359,33 @@ runs()
     (run,) = registry.list_flow_runs()
     told = "Execution was aborted by sys.exit(7)."
     assert (run.state.name, run.state.message) == ("Crashed", told)
+
+
+def test_a_signal_that_came_just_before_a_long_wait_is_not_slept_through(start):
+    # Python has noted the signal, and begins the wait without having run its handler: here, because
+    # it reached another thread, whose kernel call alone it interrupts.
+    program = start(
+        in_flow(
+            "threading.Thread(target=lambda: (time.sleep(0.2), signal.pthread_kill("
+            "threading.get_ident(), signal.SIGTERM)), daemon=True).start(); wait()"
+        )
+    )
+    run, out = program.end(143)
+    assert (run.state.name, out) == ("Crashed", "tidied\n")
+
+
+def test_the_wakeup_descriptor_is_as_it_was_after_the_flow(start_script):
+    program = start_script("""
+    import os, signal
+    from prefectlite import flow
+
+    @flow
+    def runs():
+        return signal.set_wakeup_fd(-1)  # and so it is not the flow's own any more
+
+    _, own = os.pipe()
+    os.set_blocking(own, False)
+    print(runs() != -1, signal.set_wakeup_fd(own))
+    print(runs() == own, signal.set_wakeup_fd(-1))
+    """)
+    assert program.end().splitlines() == ["True -1", "True -1"]

@@ -286,9 +286,7 @@ def test_deadlines_that_pass_together_end_the_outermost_run(registry):
     assert attempts == [1]
 
 
-def test_a_task_that_swallows_its_flows_timeout_does_not_let_the_flow_go_on(
-    registry, monkeypatch
-):
+def test_a_task_that_swallows_its_flows_timeout_does_not_let_the_flow_go_on(registry, monkeypatch):
     monkeypatch.setattr(timeouts, "REPEAT_SECONDS", LONG_SECONDS)  # the end of the task is enough
 
     @task
