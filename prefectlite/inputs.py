@@ -10,7 +10,12 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from prefectlite.errors import MappingLengthMismatch, MappingMissingIterable, UpstreamTaskError
+from prefectlite.errors import (
+    MappingLengthMismatch,
+    MappingMissingIterable,
+    UpstreamTaskError,
+    UsageError,
+)
 from prefectlite.futures import TaskFuture
 from prefectlite.states import State
 
@@ -68,7 +73,11 @@ def may_hold_runs(args: Iterable[object], kwargs: Mapping[str, object]) -> bool:
 
 
 def find_futures(*values: object) -> list[TaskFuture[Any]]:
-    """Return the futures in ``values``, in order of appearance."""
+    """Return the futures in ``values``, in order of appearance.
+
+    Raises:
+        UsageError: A value contains itself, or is nested too deep to look through.
+    """
     found: list[TaskFuture[Any]] = []
 
     def note(run: TaskFuture[Any] | State, _: bool) -> object:  # noqa: FBT001 - see _Leaf
@@ -77,7 +86,7 @@ def find_futures(*values: object) -> list[TaskFuture[Any]]:
         return run
 
     for value in values:
-        _visit(value, note)
+        _walk(value, note)
     return found
 
 
@@ -86,8 +95,9 @@ def resolve(value: T) -> T:
 
     Raises:
         UpstreamTaskError: One of them did not complete, outside of ``allow_failure``.
+        UsageError: The value contains itself, or is nested too deep to look through.
     """
-    resolved: T = _visit(value, _result_of)
+    resolved: T = _walk(value, _result_of)
     return resolved
 
 
@@ -101,6 +111,16 @@ def _result_of(run: TaskFuture[Any] | State, forgiving: bool) -> object:  # noqa
 
 # Called for each run that is found, and whether it stands inside ``allow_failure``.
 _Leaf = Callable[[TaskFuture[Any] | State, bool], object]
+
+
+def _walk(value: Any, leaf: _Leaf) -> Any:  # noqa: ANN401 - shaped like the value
+    try:
+        return _visit(value, leaf)
+    except RecursionError:
+        raise UsageError(
+            "an argument contains itself, or is nested too deep to look for futures in it",
+            hint="pass it as quote(...), which is not looked through",
+        ) from None
 
 
 def _visit(value: Any, leaf: _Leaf, *, forgiving: bool = False) -> Any:  # noqa: ANN401 - shaped like the value

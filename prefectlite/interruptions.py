@@ -25,7 +25,6 @@ from typing import TypeVar
 from prefectlite.clock import monotonic
 
 F = TypeVar("F", bound=Callable[..., object])
-R = TypeVar("R")
 
 #: Asks the main thread to look for due interruptions. Its default action is to be ignored, and
 #: nearly no program uses it, which is why Go's runtime chose it for the same purpose.
@@ -426,12 +425,6 @@ def sleep(seconds: float) -> None:
     lock = _thread.allocate_lock()
     lock.acquire()
     acquire(lock, seconds)
-
-
-@calls_user_code
-def call_user(function: Callable[..., R], *args: object) -> R:
-    """Call a function that the user gave as an option, such as one that makes a name."""
-    return function(*args)
 
 
 def interrupt_thread(ident: int, kind: type[BaseException]) -> bool:

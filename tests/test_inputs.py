@@ -3,7 +3,12 @@ from dataclasses import dataclass, field
 import pytest
 
 from prefectlite import flow, quote, task, unmapped
-from prefectlite.errors import MappingLengthMismatch, MappingMissingIterable, UpstreamTaskError
+from prefectlite.errors import (
+    MappingLengthMismatch,
+    MappingMissingIterable,
+    UpstreamTaskError,
+    UsageError,
+)
 from prefectlite.futures import TaskFuture
 from prefectlite.inputs import allow_failure, find_futures, resolve, split_for_map
 from prefectlite.states import Completed, Failed
@@ -262,3 +267,13 @@ def test_the_wrappers_show_what_they_hold():
         "quote(1)",
         "allow_failure(1)",
     ]
+
+
+def test_an_argument_that_contains_itself_is_a_usage_error_and_quote_helps():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(UsageError, match="contains itself"):
+        find_futures(loop)
+    with pytest.raises(UsageError, match="contains itself"):
+        resolve(loop)
+    assert resolve(quote(loop)) is loop

@@ -13,7 +13,6 @@ from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.task_runners import SequentialTaskRunner
 
 DEADLINE_SECONDS = 20
-#: What the engine itself has to say of a run, and no test here looks for.
 ENGINE = ("Created flow run", "Finished in state", "Encountered exception")
 
 

@@ -48,9 +48,6 @@ class Program:
 
     def send(self, number):
         self.started.process.send_signal(number)
-        # Python misses a signal that comes just before a system call that blocks, until it gets
-        # another one. This one means nothing.
-        threading.Timer(0.5, self.started.process.send_signal, [signal.SIGURG]).start()
 
     def end(self, exit_code):
         """Wait until it ends; return its flow run, and the rest of its stdout."""
@@ -98,6 +95,7 @@ WAITS = {
     "lock": in_flow("lock = threading.Lock(); lock.acquire(); ready(); lock.acquire()"),
     "task": in_flow("task(wait)()"),
     "subflow": in_flow("flow(wait)()"),
+    "cache_key": in_flow("task(cache_key_fn=lambda *_: wait())(wait)()"),
     "submitted_task": in_flow("task(wait).submit().result()"),
     "sequential_task": in_flow(
         "task(wait).submit()", decorator="@flow(task_runner=SequentialTaskRunner())"

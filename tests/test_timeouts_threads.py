@@ -318,7 +318,8 @@ def test_a_flow_in_another_thread_stops_waiting_for_a_task_at_its_deadline(regis
         hangs.submit().result()
 
     assert in_thread(lambda: ends_early(waits)).name == "TimedOut"
-    assert sorted(recorded(registry).values()) == ["Crashed", "TimedOut"]
+    # Cancelled, where the deadline passed before a thread had started it.
+    assert recorded(registry)["hangs-0"] in ("Crashed", "Cancelled")
 
 
 def test_a_flow_in_another_thread_is_interrupted_again_if_it_goes_on(registry, monkeypatch):
