@@ -1,5 +1,4 @@
 import signal
-import threading
 
 import pytest
 

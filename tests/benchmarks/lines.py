@@ -17,7 +17,7 @@ from tests.benchmarks.measuring import Benchmark, Row, Sample, Scale, Target, ho
 def _print_lines(count: int) -> Callable[[], None]:
     def work() -> None:
         for number in range(count):
-            print("line", number)  # noqa: T201 - what is measured
+            print("line", number)
 
     return work
 

@@ -178,7 +178,7 @@ def in_threads():
         def guarded(item):
             try:
                 work(item)
-            except BaseException as error:  # noqa: BLE001 - raised below, in the test's thread
+            except BaseException as error:
                 errors.append(error)
 
         threads = [threading.Thread(target=guarded, args=(item,)) for item in items]
