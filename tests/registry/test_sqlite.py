@@ -161,7 +161,9 @@ def public_folder():
 
 
 AS_NOBODY = """
-import prefectlite.registry.sqlite, prefectlite.database
+import prefectlite.registry.sqlite, prefectlite.database, pathlib
+# Where this is checked out or installed, another user may not read it.
+prefectlite.registry.sqlite.MIGRATIONS = pathlib.Path(sys.argv[2])
 os.setuid(65534)
 def attempt(what):
     try:
@@ -178,7 +180,12 @@ print(json.dumps([attempt(lambda: names(True)), attempt(write)]))
 
 
 def as_nobody(start, url):
-    return json.loads(start(AS_NOBODY, url, cwd="/").end())
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for script in MIGRATIONS.iterdir():
+            shutil.copyfile(script, f"{folder}/{script.name}")
+            Path(folder, script.name).chmod(0o644)
+        return json.loads(start(AS_NOBODY, url, folder, cwd="/").end())
 
 
 @pytest.fixture
