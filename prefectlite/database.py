@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
 
+from prefectlite.clock import monotonic
 from prefectlite.errors import (
     RegistryCorruptError,
     RegistryError,
@@ -51,7 +52,11 @@ Row = tuple[Any, ...]
 APPLICATION_ID = 0x70666C74
 # By count and not by size, because a PASSIVE checkpoint does not shrink the log: by size it would
 # run at every commit from the first time on. 300 commits are about 5 MB of log.
+# More of them save little (the time goes into syncing those bytes) and keep others waiting longer.
 _COMMITS_PER_CHECKPOINT = 300
+# How soon it is noticed, at the latest, that the file is gone: a look costs as much as a tenth of a
+# transaction. Before a durable one it is always taken.
+_LOOK_SECONDS = 0.1
 # What a process that ends leaves to the next one to checkpoint, at most.
 _LARGE_LOG_BYTES = 4_000_000
 # How long a fork waits for a write of another thread to end. A write takes far less, unless it waits
@@ -120,6 +125,7 @@ class Database:
         self._gate: WriteGate | None = None
         self._is_stand_in = False
         self._identity: tuple[int, int] | None = None
+        self._look_at = 0.0
         self._process = 0
         self._lock = threading.Lock()
         self._commits = 0
@@ -159,7 +165,7 @@ class Database:
                 if durable:
                     connection.execute("PRAGMA synchronous=FULL")
                 try:
-                    return self._transaction(connection, work, undo)
+                    return self._transaction(connection, work, undo, is_due=durable)
                 finally:
                     if durable:
                         connection.execute("PRAGMA synchronous=NORMAL")
@@ -223,13 +229,16 @@ class Database:
         connection: sqlite3.Connection,
         work: Callable[[sqlite3.Connection], T],
         undo: Callable[[], None] | None,
+        *,
+        is_due: bool,
     ) -> T:
         gate = self._gate
         if gate is None:
             raise RegistryReadOnlyError(f"the registry {self.path} has no write gate")
         try:
             gate.enter()
-            self._check_identity()
+            if is_due or monotonic() >= self._look_at:
+                self._check_identity()
             if connection.in_transaction:  # an interruption struck the rollback of the last one
                 connection.execute("ROLLBACK")
             try:
@@ -318,14 +327,16 @@ class Database:
     def _check_identity(self) -> None:
         """Refuse to go on in a file that was deleted or replaced; SQLite would, without a word."""
         found = self._found_identity()
+        self._look_at = 0.0
         if found != self._identity:
             what = f"was {'replaced' if found else 'deleted'} while it was in use"
             hint = "put it back, or run it again with a new one"
             raise RegistryUnavailableError(f"the registry {self.path} {what}", hint=hint)
+        self._look_at = monotonic() + _LOOK_SECONDS
 
     def _found_identity(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(self.path)  # noqa: PTH116 - at every write, and pathlib costs more
+            status = self.path.stat()
         except FileNotFoundError:
             return None
         return status.st_dev, status.st_ino

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 from prefectlite import prints
 from prefectlite.context import RunContext, enter, is_under, leave
 from prefectlite.errors import RegistryError
+from prefectlite.forks import here
 from prefectlite.futures import TaskFuture, settled, wait_for_all
 from prefectlite.interruptions import (
     LOOP_GRACE_SECONDS,
@@ -135,14 +136,14 @@ def call_here(call: Call) -> object:
         import asyncio
 
         return asyncio.run(_acall(call, owns_loop=True))
-    process = os.getpid()
+    process = here.pid
     try:
         value = _call_entered(call)
     except BaseException as error:
-        if os.getpid() != process:
+        if here.pid != process:
             _end_forked_child(call.context, error)
         raise
-    if os.getpid() != process:
+    if here.pid != process:
         _end_forked_child(call.context, None)
     return value
 
@@ -231,14 +232,14 @@ async def _aperform(effect: Effect) -> object:
 
 
 async def _acall(call: Call, *, owns_loop: bool = False) -> object:
-    process = os.getpid()
+    process = here.pid
     try:
         value = await _acall_entered(call, owns_loop=owns_loop)
     except BaseException as error:
-        if os.getpid() != process:
+        if here.pid != process:
             _end_forked_child(call.context, error)
         raise
-    if os.getpid() != process:
+    if here.pid != process:
         _end_forked_child(call.context, None)
     return value
 

@@ -1,9 +1,10 @@
 """Log records of runs: to standard error for people, to the registry for everyone else.
 
-``get_run_logger`` and ``prints`` make records, the engine adds its own. Records go through the
-standard ``logging`` (logger ``prefectlite`` and below), so that a program can add its own handlers.
-The registry gets them with its next write, or from a writer thread that sleeps while nothing is
-logged. A record that cannot be shown or stored must never break the code that logged it.
+``get_run_logger`` and ``prints`` make records, the engine adds its own. Where a program has added
+handlers or filters to the logger ``prefectlite`` or below, they are ``logging.LogRecord`` and go
+through all of the standard ``logging``; else they go to the two places directly, at a third of the
+cost. The registry gets them with its next write, or from a writer thread that sleeps while nothing
+is logged. A record that cannot be shown or stored must never break the code that logged it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from prefectlite.context import RunContext, TaskRunContext, current
 from prefectlite.errors import MissingContextError, RegistryError
+from prefectlite.forks import here
 from prefectlite.records import LogLine
 from prefectlite.registry import Registry
 from prefectlite.settings import NO_COLOR, PREFECTLITE_LOGGING_LEVEL, TERM
@@ -41,7 +43,8 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger whose records belong to one run."""
 
     def __init__(self, logger: logging.Logger, run: RunContext) -> None:
-        super().__init__(logger, {"run": run})
+        super().__init__(logger, {})
+        self._run = run
 
     def process(
         self,
@@ -49,8 +52,31 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         kwargs: MutableMapping[str, Any],
     ) -> tuple[Any, MutableMapping[str, Any]]:
         """Add the run to the record, beside the caller's own ``extra``."""
-        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), "run": self._run}
         return msg, kwargs
+
+    def log(
+        self,
+        level: int,
+        msg: object,
+        *args: object,
+        **kwargs: Any,  # noqa: ANN401 - logging's signature
+    ) -> None:
+        """Log a message, as every other method does through this one."""
+        logger = self.logger
+        if not logger.isEnabledFor(level):
+            return
+        if not kwargs and not _has_company(logger):
+            try:
+                message = str(msg) % args if args else str(msg)
+            except Exception:  # noqa: BLE001, S110 - told below, with the line of code
+                pass
+            else:
+                _deliver(self._run, logger.name, level, message, time.time())
+                return
+        # logging looks for the caller's frame, and this one lies between.
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+        super().log(level, msg, *args, **kwargs)
 
 
 def get_run_logger() -> RunLogger:
@@ -84,8 +110,33 @@ def record(
     """
     if logger is None:
         logger = task_run_logger if isinstance(context, TaskRunContext) else flow_run_logger
-    if logger.isEnabledFor(level):
+    if not logger.isEnabledFor(level):
+        return
+    if _has_company(logger):
         logger.handle(RunRecord(context, logger.name, level, message))
+    else:
+        _deliver(context, logger.name, level, message, time.time())
+
+
+def _has_company(logger: logging.Logger) -> bool:
+    """Return whether a record of a run would get anywhere else than to our own two handlers."""
+    return bool(
+        logger.handlers
+        or logger.filters
+        or not logger.propagate
+        or _logger.handlers != _HANDLERS
+        or _logger.filters
+        or _logger.propagate
+        or _CONSOLE.filters
+        or _CONSOLE.level
+        or _REGISTRY.filters
+        or _REGISTRY.level
+    )
+
+
+def _deliver(run: RunContext, logger: str, level: int, message: str, created: float) -> None:
+    _show(run, logger, level, message, created)
+    _keep(run, logger, level, message, created)
 
 
 class RunRecord(logging.LogRecord):
@@ -106,7 +157,7 @@ class RunRecord(logging.LogRecord):
             created=created,
             msecs=int((created - int(created)) * 1000) + 0.0,
             thread=_thread.get_ident(),
-            process=os.getpid(),
+            process=here.pid,
         )
 
 
@@ -128,48 +179,14 @@ _NO_PLACE: dict[str, object] = {
 }
 
 
-def set_up() -> None:
-    """Add our handlers to the ``prefectlite`` logger and set its level. Safe to call again."""
-    if not any(isinstance(handler, RegistryHandler) for handler in _logger.handlers):
-        _logger.addHandler(ConsoleHandler())
-        _logger.addHandler(RegistryHandler())
-        _logger.propagate = False
-    _logger.setLevel(PREFECTLITE_LOGGING_LEVEL.value())
-
-
 class ConsoleHandler(logging.Handler):
     """Shows records on standard error, as ``21:31:37.513 | INFO    | Flow run 'x' - hello``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; a standard error that is closed or full loses it silently."""
-        stream = sys.stderr
-        if stream is None:
-            return
-        try:
-            line = self.format(record)
-            if record.levelno in _COLOURS and _has_colour():
-                line = f"{_COLOURS[record.levelno]}{line}{_RESET}"
-            try:
-                stream.write(line + "\n")
-            except UnicodeEncodeError:
-                encoding = stream.encoding or "ascii"
-                stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-            if not getattr(stream, "line_buffering", False):
-                stream.flush()
-        except Exception:  # noqa: BLE001 - a stream of the program's own raises what it likes
-            return
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
         run: object = getattr(record, "run", None)
-        if record.name == engine_logger.name or not isinstance(run, RunContext):
-            source = record.name
-        elif isinstance(run, TaskRunContext):
-            source = f"Task run {run.task_run.name!r}"
-        else:
-            source = f"Flow run {run.flow_run.name!r}"
-        clock = _clock_text(record.created)
-        return f"{clock} | {record.levelname:<7} | {source} - {_message(record)}"
+        own = run if isinstance(run, RunContext) else None
+        _show(own, record.name, record.levelno, _message(record), record.created)
 
 
 class RegistryHandler(logging.Handler):
@@ -178,22 +195,57 @@ class RegistryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Add one record to those that the next write takes along."""
         run: object = getattr(record, "run", None)
-        if not isinstance(run, RunContext):
-            return
-        task_run_id = run.task_run.id if isinstance(run, TaskRunContext) else None
-        line = LogLine(
-            run.flow_run.id,
-            task_run_id,
-            record.levelno,
-            record.name,
-            _message(record),
-            datetime.fromtimestamp(record.created, UTC),
-        )
+        if isinstance(run, RunContext):
+            _keep(run, record.name, record.levelno, _message(record), record.created)
+
+
+_CONSOLE, _REGISTRY = ConsoleHandler(), RegistryHandler()
+_HANDLERS: list[logging.Handler] = [_CONSOLE, _REGISTRY]
+
+
+def set_up() -> None:
+    """Add our handlers to the ``prefectlite`` logger and set its level. Safe to call again."""
+    if _REGISTRY not in _logger.handlers:
+        _logger.addHandler(_CONSOLE)
+        _logger.addHandler(_REGISTRY)
+        _logger.propagate = False
+    _logger.setLevel(PREFECTLITE_LOGGING_LEVEL.value())
+
+
+def _show(run: RunContext | None, logger: str, level: int, message: str, created: float) -> None:
+    stream = sys.stderr
+    if stream is None:
+        return
+    if run is None or logger == engine_logger.name:
+        source = logger
+    elif isinstance(run, TaskRunContext):
+        source = f"Task run {run.task_run.name!r}"
+    else:
+        source = f"Flow run {run.flow_run.name!r}"
+    line = f"{_clock_text(created)} | {logging.getLevelName(level):<7} | {source} - {message}"
+    try:
+        if level in _COLOURS and _has_colour():
+            line = f"{_COLOURS[level]}{line}{_RESET}"
         try:
-            run.registry.add_log_line(line)
-        except RegistryError as error:
-            report(error)
-        _writer.wake(run.registry)
+            stream.write(line + "\n")
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        if not getattr(stream, "line_buffering", False):
+            stream.flush()
+    except Exception:  # noqa: BLE001 - a stream of the program's own raises what it likes
+        return
+
+
+def _keep(run: RunContext, logger: str, level: int, message: str, created: float) -> None:
+    task_run_id = run.task_run.id if isinstance(run, TaskRunContext) else None
+    moment = datetime.fromtimestamp(created, UTC)
+    registry = run.registry
+    try:
+        registry.add_log_line(LogLine(run.flow_run.id, task_run_id, level, logger, message, moment))
+    except RegistryError as error:
+        report(error)
+    _writer.wake(registry)
 
 
 class _Writer:
@@ -209,13 +261,13 @@ class _Writer:
         """Have the registry flushed a moment from now."""
         self._registry = registry
         if self._process is None:
-            self._process = os.getpid()
+            self._process = here.pid
             # Not before there is a registry: what is registered last is called first, and once the
             # registry has made itself ready for a fork, it can write no more until that is over.
             if hasattr(os, "register_at_fork"):
                 os.register_at_fork(before=self.hurry)
             _thread.start_new_thread(self._run, ())
-        if self._process != os.getpid():
+        if self._process != here.pid:
             # A forked child mostly ends by os._exit, which waits for no thread of ours.
             _flush(registry)
         elif not self._is_due:
@@ -230,7 +282,12 @@ class _Writer:
     def _run(self) -> None:
         while True:
             registry = self._wakes.get()
-            time.sleep(_LINGER_SECONDS)
+            # Who logs much writes by himself: then those that wait are young, and it is better not
+            # to compete with him for the interpreter.
+            while (waited := registry.unrecorded_seconds()) is not None:
+                if waited >= _LINGER_SECONDS:
+                    break
+                time.sleep(_LINGER_SECONDS - waited)
             self._is_due = False
             _flush(registry)
 

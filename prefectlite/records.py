@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from prefectlite.clock import now
 from prefectlite.states import State, StateType
@@ -161,9 +161,8 @@ class StateChange:
         return {"version": self.version, **_state_fields(self.state), "actor": self.actor}
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One log record of a run.
+class LogLine(NamedTuple):
+    """One log record of a run; a tuple, because it is made as often as a flow prints.
 
     Attributes:
         position: Orders the lines of the whole registry; 0 before it is recorded.

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from prefectlite import database
 from prefectlite.database import Database, Where
 from prefectlite.errors import RegistryCorruptError, RegistryReadOnlyError, RegistryUnavailableError
+
+DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
@@ -230,10 +233,22 @@ def test_a_file_that_is_gone_is_not_written_to_as_if_it_were_there(notes, path, 
         path.touch()
     for _ in range(2):
         with pytest.raises(RegistryUnavailableError, match=fate):
-            notes.write(add("two"))
+            notes.write(add("two"), durable=True)
     path.with_name("away.db").rename(path)
-    notes.write(add("three"))
+    notes.write(add("three"), durable=True)
     assert texts(notes) == ["one", "three"]
+
+
+def test_a_write_that_is_not_durable_finds_out_within_a_moment_that_the_file_is_gone(notes, path):
+    path.unlink()
+    deadline = time.monotonic() + DEADLINE_SECONDS
+
+    def write_on():
+        while time.monotonic() < deadline:
+            notes.write(add("lost"))
+
+    with pytest.raises(RegistryUnavailableError, match="deleted"):
+        write_on()
 
 
 def test_damage_is_named_with_the_file_and_what_to_do(notes, path):

@@ -6,10 +6,12 @@ import re
 import signal
 import sys
 import threading
+import time
 
 import pytest
 
 from prefectlite import flow, get_run_logger, logs, task
+from prefectlite.context import get_run_context
 from prefectlite.errors import MissingContextError, RegistryFullError
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
@@ -142,6 +144,59 @@ def test_extra_fields_of_the_caller_reach_the_programs_own_handlers(registry):
         logging.getLogger("prefectlite").removeHandler(handler)
     assert [pair for pair in seen if " " not in pair[0]] == [("hello", 7), ("printed", None)]
     assert any(text.startswith("Created flow run") for text, _ in seen)
+
+
+def test_the_programs_own_handler_is_told_the_line_of_code_that_logged(registry, monkeypatch):
+    seen = []
+    own = logging.Handler()
+    own.emit = seen.append
+    monkeypatch.setattr(logging.getLogger("prefectlite.flow_runs"), "handlers", [own])
+
+    @flow
+    def runs():
+        get_run_logger().info("hello")
+        get_run_logger().log(30, "hello")
+        get_run_logger().warning("hello", stacklevel=1)
+
+    runs()
+    places = [(one.pathname, one.funcName) for one in seen if one.msg == "hello"]
+    assert places == [(__file__, "runs")] * 3
+    assert messages(registry) == ["hello"] * 3
+
+
+@pytest.mark.parametrize("owner", ["prefectlite", "prefectlite.flow_runs", "handler"])
+def test_filters_of_the_program_are_asked(registry, capsys, monkeypatch, owner):
+    use_only_our_handlers(monkeypatch)
+    console = logging.getLogger("prefectlite").handlers[0]
+    filtered = console if owner == "handler" else logging.getLogger(owner)
+    monkeypatch.setattr(filtered, "filters", [lambda record: "secret" not in record.getMessage()])
+
+    @flow(log_prints=True)
+    def runs():
+        print("secret")
+        get_run_logger().info("also %s", "secret")
+        get_run_logger().info("open")
+
+    runs()
+    # A logger's own filters are not asked for records that come from loggers below it.
+    assert ("secret" in capsys.readouterr().err) == (owner == "prefectlite")
+    assert ("secret" in messages(registry)) == (owner != "prefectlite.flow_runs")
+
+
+def test_a_level_of_the_console_handler_leaves_the_registry_whole(registry, capsys, monkeypatch):
+    use_only_our_handlers(monkeypatch)
+    console = logging.getLogger("prefectlite").handlers[0]
+    monkeypatch.setattr(console, "level", logging.ERROR)
+
+    @flow
+    def runs():
+        get_run_logger().info("quiet")
+        get_run_logger().error("loud")
+
+    runs()
+    ((level, rest),) = shown(capsys.readouterr().err)
+    assert (level, rest.rpartition(" - ")[2]) == ("ERROR  ", "loud")
+    assert messages(registry) == ["quiet", "loud"]
 
 
 @pytest.mark.parametrize(
@@ -353,6 +408,26 @@ def test_a_line_survives_a_kill_after_50_milliseconds(start_script):
         if "hello" in found:
             break
     assert "hello" in found
+
+
+def test_the_last_of_very_many_lines_are_on_record_while_the_flow_runs_on(registry):
+    missing = []
+
+    @flow(log_prints=True)
+    def runs():
+        for number in range(1_203):
+            print(number)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        run_id = get_run_context().flow_run.id
+        while time.monotonic() < deadline:
+            found = [line.message for line in registry.read_logs(run_id)]
+            if "1202" in found:
+                missing.append({*map(str, range(1_203))} - {*found})
+                return
+            time.sleep(0.01)
+
+    runs()
+    assert missing == [set()]
 
 
 def test_every_line_is_on_record_before_the_final_state_is_seen(registry, monkeypatch):

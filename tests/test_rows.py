@@ -45,7 +45,7 @@ def test_a_task_run_survives_as_a_row(run):
 
 @given(some.builds(LogLine, TEXTS, MAYBE_TEXTS, some.integers(), TEXTS, TEXTS, MOMENTS))
 def test_a_line_survives_as_a_row(line):
-    assert rows.log_line_from([*rows.log_values(line), 0]) == line
+    assert rows.log_line_from([*rows.log_values(line), line.position]) == line
 
 
 @given(some.builds(CachedResult, TEXTS, TEXTS, MAYBE_MOMENTS))

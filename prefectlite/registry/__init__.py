@@ -134,8 +134,15 @@ class Registry(ABC):
     def add_log_line(self, line: LogLine) -> None:
         """Add a line to those that ``flush_logs`` or the next change of its run records.
 
-        It neither blocks nor writes, unless very many lines wait already. Lines are recorded in the
+        It neither blocks nor writes, unless some hundreds of lines wait already. Lines are recorded in the
         order in which they were added.
+        """
+
+    @abstractmethod
+    def unrecorded_seconds(self) -> float | None:
+        """Return how long the oldest line that was added and is not on record has waited.
+
+        None where all are on record. It neither blocks nor writes.
         """
 
     @abstractmethod

@@ -16,10 +16,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar, cast
 
-from prefectlite.clock import to_microseconds
+from prefectlite.clock import monotonic, to_microseconds
 from prefectlite.database import Database, Where
 from prefectlite.errors import (
     AmbiguousReferenceError,
@@ -30,6 +31,7 @@ from prefectlite.errors import (
     SettingError,
     StateConflictError,
 )
+from prefectlite.forks import here
 from prefectlite.records import (
     CachedResult,
     FlowRun,
@@ -65,8 +67,9 @@ T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
 SCHEMA_VERSION = 1
-# What a log line costs in memory is bounded by this: past it, a line that is added is written.
-_MAX_PENDING_LINES = 10_000
+# Who adds so many log lines before another thread comes to write them, writes them: two threads
+# that take turns at the interpreter for each line would cost more than the writing does.
+_MAX_WAITING_LINES = 500
 
 _SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
 _SELECT_TASK_RUN = (
@@ -92,10 +95,13 @@ _START_TASK_RUN = (
     _CHANGE_TASK_RUN  # noqa: S608 - literals only, no value
     + """ AND (SELECT state_type FROM flow_run WHERE seq = flow_run_seq) IN ('RUNNING', 'PAUSED')"""
 )
-_INSERT_LOG = """
-    INSERT INTO log (flow_run_seq, task_run_id, level, logger, message, at)
-    SELECT seq, ?, ?, ?, ?, ? FROM flow_run WHERE id = ?
-"""
+_INSERT_LOG = "INSERT INTO log (task_run_id, level, logger, message, at, flow_run_seq) VALUES "
+_LOG_ROW = "(?, ?, ?, ?, ?, ?)"
+# So many lines go with one statement: at each, the thread that logs is in the way of the one that
+# writes. SQLite before 3.32 takes 999 values.
+_LINES_AT_ONCE = 100
+_INSERT_LOG_LINE = _INSERT_LOG + _LOG_ROW
+_INSERT_LOG_LINES = _INSERT_LOG + ", ".join([_LOG_ROW] * _LINES_AT_ONCE)
 
 
 def open_registry(url: str, *, read_only: bool = False) -> SQLiteRegistry:
@@ -262,12 +268,15 @@ class SQLiteRegistry(Registry):
 
     def state_history(self, run: FlowRun | TaskRun) -> list[StateChange]:
         table = "flow_run" if isinstance(run, FlowRun) else "task_run"
-        return self._read(
-            state_change_from,
-            f"SELECT type, name, message, at, version, actor FROM {table}_state"  # noqa: S608
-            f" WHERE {table}_seq = (SELECT seq FROM {table} WHERE id = ?) ORDER BY version",
-            (run.id,),
-        )
+        sql = f"""
+            SELECT type, name, message, at, version, actor FROM {table}_state
+            WHERE {table}_seq = (SELECT seq FROM {table} WHERE id = ?)
+            UNION ALL
+            SELECT state_type, state_name, state_message, state_at, state_version, state_actor
+            FROM {table} WHERE id = ?
+            ORDER BY version
+        """  # noqa: S608 - literals only, no value
+        return self._read(state_change_from, sql, (run.id, run.id))
 
     def delete_flow_run(self, flow_run_id: str) -> None:
         def delete(connection: sqlite3.Connection) -> None:
@@ -280,10 +289,18 @@ class SQLiteRegistry(Registry):
         own = self._own()
         # Made ready here, so that a line which cannot be is its own caller's error, not that of
         # every later write.
-        own.pending.append(log_values(line))
+        values = log_values(line)
+        if not own.pending:
+            own.waiting_since = monotonic()
+        own.pending.append(values)
         own.logged.add(line.task_run_id)
-        if len(own.pending) > _MAX_PENDING_LINES:
+        # Not at each line from then on: the disk may be full.
+        if len(own.pending) % _MAX_WAITING_LINES == 0:
             self.flush_logs()
+
+    def unrecorded_seconds(self) -> float | None:
+        own = self._own()
+        return monotonic() - own.waiting_since if own.pending else None
 
     def flush_logs(self) -> None:
         own = self._own()
@@ -362,7 +379,7 @@ class SQLiteRegistry(Registry):
             while own.pending:
                 taken.append(own.pending.popleft())
             if taken:
-                connection.executemany(_INSERT_LOG, taken)
+                _insert_lines(connection, taken)
             return result
 
         def put_back() -> None:
@@ -381,18 +398,34 @@ class SQLiteRegistry(Registry):
 
     def _own(self) -> _Process:
         """Return what is this process's own; the lines of a forked parent are the parent's."""
-        if self._process.id != os.getpid():
+        if self._process.id != here.pid:
             self._process = _Process()
         return self._process
+
+
+def _insert_lines(connection: sqlite3.Connection, lines: Sequence[Values]) -> None:
+    """Record log lines; those of a flow run that was deleted meanwhile are gone with it."""
+    seqs = {
+        id_: seq
+        for id_ in {line[-1] for line in lines}
+        for (seq,) in connection.execute("SELECT seq FROM flow_run WHERE id = ?", (id_,)).fetchall()
+    }
+    rows = [(*line[:-1], seqs[line[-1]]) for line in lines if line[-1] in seqs]
+    whole = len(rows) - len(rows) % _LINES_AT_ONCE
+    for first in range(0, whole, _LINES_AT_ONCE):
+        values = [*chain.from_iterable(rows[first : first + _LINES_AT_ONCE])]
+        connection.execute(_INSERT_LOG_LINES, values)
+    connection.executemany(_INSERT_LOG_LINE, rows[whole:])
 
 
 class _Process:
     """What a process has of its own: its name in the history, and the log lines to record."""
 
     def __init__(self) -> None:
-        self.id = os.getpid()
+        self.id = here.pid
         self.actor = _actor()
         self.pending: deque[Values] = deque()
+        self.waiting_since = 0.0
         self.flushing = threading.Lock()
         #: The task runs that some of these lines are of.
         self.logged: set[str | None] = set()
@@ -404,7 +437,7 @@ def _actor() -> str:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}:{os.getpid()}"
+    return f"{user}@{os.uname().nodename}:{here.pid}"
 
 
 def _only(runs: list[Run], noun: str, reference: str) -> Run:

@@ -1,6 +1,5 @@
 """What is true of every registry: lines, listings, deletions, cached results, any text."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -101,7 +100,7 @@ def test_a_lone_surrogate_is_recorded_escaped_wherever_it_stands(store, line, fl
     run = flow_run(Running(bad, name=bad), name=bad, flow_name=bad, version=bad, entrypoint=bad)
     store.registry.create_flow_run(run)
     task_run = store.add_task_run(run, Running(bad), name=bad, task_name=bad, cache_key=bad)
-    store.registry.add_log_line(replace(line(run, bad), logger=bad))
+    store.registry.add_log_line(line(run, bad)._replace(logger=bad))
     store.registry.change_state(task_run, Failed(bad))
     ended = store.registry.change_state(run, Failed(f"no such file: {bad}"))
     assert ended.state.is_failed()
@@ -146,8 +145,28 @@ def test_a_line_is_read_as_it_was_added(store, line):
     store.registry.add_log_line(added)
     store.registry.flush_logs()
     (found,) = store.registry.read_logs(run.id)
-    assert replace(found, position=0) == added
+    assert found._replace(position=0) == added
     assert found.position > 0
+
+
+def test_lines_that_wait_are_known_until_they_are_on_record(store, line):
+    run = store.add_flow_run()
+    assert store.registry.unrecorded_seconds() is None
+    store.registry.add_log_line(line(run, "one"))
+    first = store.registry.unrecorded_seconds()
+    store.registry.add_log_line(line(run, "two"))
+    assert 0 <= first <= store.registry.unrecorded_seconds()
+    store.registry.flush_logs()
+    assert store.registry.unrecorded_seconds() is None
+
+
+def test_very_many_lines_are_recorded_in_the_order_they_were_added(store, line):
+    run = store.add_flow_run()
+    told = [str(number) for number in range(1_234)]
+    for text in told:
+        store.registry.add_log_line(line(run, text))
+    store.registry.flush_logs()
+    assert store.messages(run) == told
 
 
 def test_a_line_of_a_run_that_is_gone_is_dropped_and_holds_up_nothing(store, line, flow_run):
@@ -161,7 +180,7 @@ def test_a_line_of_a_run_that_is_gone_is_dropped_and_holds_up_nothing(store, lin
 def test_a_line_that_cannot_be_recorded_is_its_callers_error_and_nobody_elses(store, line):
     run = store.add_flow_run()
     with pytest.raises(TypeError):
-        store.registry.add_log_line(replace(line(run, "x"), timestamp=datetime(2024, 1, 1)))  # noqa: DTZ001 - the fault
+        store.registry.add_log_line(line(run, "x")._replace(timestamp=datetime(2024, 1, 1)))  # noqa: DTZ001 - the fault
     assert store.registry.change_state(run, Completed()).state.is_completed()
 
 

@@ -54,7 +54,8 @@ CREATE TABLE task_run (
 
 CREATE INDEX task_run_by_flow_run ON task_run (flow_run_seq);
 
--- The history. Triggers write it, so that no change of state can be without its entry.
+-- The history: the states before the present one, which stands in the run's own row. Triggers
+-- write it, so that no change of state can be without its entry.
 
 CREATE TABLE flow_run_state (
     flow_run_seq INTEGER NOT NULL REFERENCES flow_run (seq) ON DELETE CASCADE,
@@ -67,17 +68,10 @@ CREATE TABLE flow_run_state (
     PRIMARY KEY (flow_run_seq, version)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TRIGGER flow_run_created AFTER INSERT ON flow_run BEGIN
-    INSERT INTO flow_run_state VALUES (
-        new.seq, new.state_version, new.state_type, new.state_name, new.state_message,
-        new.state_at, new.state_actor
-    );
-END;
-
 CREATE TRIGGER flow_run_changed AFTER UPDATE OF state_version ON flow_run BEGIN
     INSERT INTO flow_run_state VALUES (
-        new.seq, new.state_version, new.state_type, new.state_name, new.state_message,
-        new.state_at, new.state_actor
+        old.seq, old.state_version, old.state_type, old.state_name, old.state_message,
+        old.state_at, old.state_actor
     );
 END;
 
@@ -92,17 +86,10 @@ CREATE TABLE task_run_state (
     PRIMARY KEY (task_run_seq, version)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TRIGGER task_run_created AFTER INSERT ON task_run BEGIN
-    INSERT INTO task_run_state VALUES (
-        new.seq, new.state_version, new.state_type, new.state_name, new.state_message,
-        new.state_at, new.state_actor
-    );
-END;
-
 CREATE TRIGGER task_run_changed AFTER UPDATE OF state_version ON task_run BEGIN
     INSERT INTO task_run_state VALUES (
-        new.seq, new.state_version, new.state_type, new.state_name, new.state_message,
-        new.state_at, new.state_actor
+        old.seq, old.state_version, old.state_type, old.state_name, old.state_message,
+        old.state_at, old.state_actor
     );
 END;
 
