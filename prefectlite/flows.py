@@ -5,12 +5,9 @@ It only keeps the function and its options; ``flow_engine`` runs them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from types import MethodType
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
-from prefectlite.errors import UsageError
 from prefectlite.flow_engine import (
     FlowRequest,
     aiterate_flow,
@@ -19,21 +16,9 @@ from prefectlite.flow_engine import (
     run_flow,
 )
 from prefectlite.inputs import listed
-from prefectlite.options import (
-    Binding,
-    FlowOptions,
-    Hook,
-    Kind,
-    RunName,
-    check_function,
-    check_retries,
-    check_run_name,
-    checked_hooks,
-    function_name,
-    kind_of,
-)
-from prefectlite.retries import RetryDelay, checked_delay
-from prefectlite.timeouts import checked_timeout
+from prefectlite.options import FlowOptions, Hook, Kind, RunName
+from prefectlite.retries import RetryDelay
+from prefectlite.runnables import Runnable, common_options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,27 +45,24 @@ class FlowKeywords(TypedDict, total=False):
     on_running: Sequence[Hook] | None
 
 
-class Flow(Generic[P, R]):
-    """A function whose calls are flow runs.
+class Flow(Runnable[P, R]):
+    """A function whose calls are flow runs; ``fn`` is the function, ``options`` what it was given."""
 
-    Attributes:
-        fn: The function; call it to run it without a record.
-        name: The flow's name.
-        options: All that it was decorated with.
-    """
+    noun = "flow"
+    options: FlowOptions
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
-        self._binding = Binding.of(fn)
-        function = fn if self._binding is Binding.INSTANCE else getattr(fn, "__func__", fn)
-        self.fn = check_function("flow", function)
-        self.kind = kind_of(self.fn)
-        self.options = _options(self.fn, keywords)
-        functools.update_wrapper(self, self.fn)
+        super().__init__(fn, **keywords)
 
-    @property
-    def name(self) -> str:
-        """The flow's name."""
-        return self.options.name
+    def _checked_options(self, keywords: Mapping[str, Any]) -> FlowOptions:
+        options = common_options("flow", FlowOptions, self.fn, keywords)
+        if not keywords.get("name"):
+            options["name"] = options["name"].replace("_", "-")
+        if keywords.get("task_runner") is not None:
+            from prefectlite.task_runners import checked_runner
+
+            checked_runner(keywords["task_runner"])
+        return FlowOptions(**options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the flow here and return what the function returns, or raise what it raises.
@@ -111,21 +93,7 @@ class Flow(Generic[P, R]):
 
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
         """Return the same flow with some options changed."""
-        present = {name: getattr(self.options, name) for name in FlowOptions.__slots__}
-        made: Flow[P, R] = Flow(self.fn, **cast(FlowKeywords, {**present, **keywords}))
-        made._binding = self._binding
-        return made
-
-    def __get__(self, instance: object, owner: type | None = None) -> Flow[..., R]:
-        target = self._binding.target(instance, owner)
-        if target is None:
-            return self
-        bound: Flow[..., R] = object.__new__(type(self))
-        bound.__dict__.update(self.__dict__, fn=MethodType(self.fn, target))
-        return bound
-
-    def __repr__(self) -> str:
-        return f"<Flow {self.name!r}>"
+        return self._rebuilt(keywords)
 
 
 async def _awaited(request: FlowRequest, *, return_state: bool) -> object:
@@ -136,33 +104,6 @@ async def _awaited(request: FlowRequest, *, return_state: bool) -> object:
 def _items(request: FlowRequest) -> Any:  # noqa: ANN401 - the items are the user's
     state = yield from iterate_flow(request)
     return state.result()
-
-
-def _options(fn: Callable[..., Any], keywords: Mapping[str, Any]) -> FlowOptions:
-    """Return checked options.
-
-    Raises:
-        UsageError: One is unknown, or has a value that it cannot have.
-    """
-    for name in keywords.keys() - set(FlowOptions.__slots__):
-        raise UsageError(f"@flow has no option {name!r}")
-    retries = check_retries(keywords.get("retries") or 0)
-    check_run_name("flow_run_name", keywords.get("flow_run_name"))
-    if keywords.get("task_runner") is not None:
-        from prefectlite.task_runners import checked_runner
-
-        checked_runner(keywords["task_runner"])
-    hooks = ("on_completion", "on_failure", "on_cancellation", "on_crashed", "on_running")
-    checked: dict[str, Any] = {
-        **keywords,
-        "name": keywords.get("name") or function_name(fn).replace("_", "-"),
-        "description": keywords.get("description") or fn.__doc__,
-        "retries": retries,
-        "retry_delay_seconds": checked_delay(keywords.get("retry_delay_seconds") or 0, retries),
-        "timeout_seconds": checked_timeout(keywords.get("timeout_seconds")),
-        **{hook: checked_hooks(hook, keywords.get(hook)) for hook in hooks},
-    }
-    return FlowOptions(**checked)
 
 
 @overload

@@ -5,32 +5,19 @@ It only keeps the function and its options; ``task_engine`` and ``submission`` r
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pickle import PicklingError
-from types import MethodType
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from prefectlite.errors import UsageError
 from prefectlite.futures import AsyncTaskFuture, TaskFuture
 from prefectlite.inputs import listed
-from prefectlite.options import (
-    Binding,
-    Hook,
-    Kind,
-    RunName,
-    TaskOptions,
-    check_function,
-    check_retries,
-    check_run_name,
-    checked_hooks,
-    function_name,
-    kind_of,
-)
-from prefectlite.retries import RetryDelay, check_jitter, checked_delay
+from prefectlite.options import Hook, Kind, RunName, TaskOptions
+from prefectlite.retries import RetryDelay, check_jitter
 from prefectlite.retries import exponential_backoff as exponential_backoff  # Prefect 2.8's place
+from prefectlite.runnables import Runnable, as_keywords, common_options
 from prefectlite.submission import amap_task, asubmit_task, map_task, submit_task
 from prefectlite.task_engine import (
     TaskRequest,
@@ -39,7 +26,6 @@ from prefectlite.task_engine import (
     iterate_task,
     run_task,
 )
-from prefectlite.timeouts import checked_timeout
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,27 +61,24 @@ class TaskKeywords(TypedDict, total=False):
     on_failure: Sequence[Hook] | None
 
 
-class Task(Generic[P, R]):
+class Task(Runnable[P, R]):
     """A function whose calls, inside a flow, are task runs.
 
-    Attributes:
-        fn: The function; call it to run it without a record.
-        name: The task's name.
-        options: All that it was decorated with.
+    ``fn`` is the function, ``options`` what it was given.
     """
 
-    def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
-        self._binding = Binding.of(fn)
-        function = fn if self._binding is Binding.INSTANCE else getattr(fn, "__func__", fn)
-        self.fn = check_function("task", function)
-        self.kind = kind_of(self.fn)
-        self.options = _options(self.fn, keywords)
-        functools.update_wrapper(self, self.fn)
+    noun = "task"
+    options: TaskOptions
 
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self.options.name
+    def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
+        super().__init__(fn, **keywords)
+
+    def _checked_options(self, keywords: Mapping[str, Any]) -> TaskOptions:
+        options = common_options("task", TaskOptions, self.fn, keywords)
+        check_jitter(keywords.get("retry_jitter_factor"))
+        _check_cache(keywords.get("cache_key_fn"), keywords.get("cache_expiration"))
+        options["tags"] = _checked_tags(keywords.get("tags"))
+        return TaskOptions(**options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the task here and return what the function returns, or raise what it raises.
@@ -159,10 +142,7 @@ class Task(Generic[P, R]):
 
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
         """Return the same task with some options changed."""
-        merged = {**_as_keywords(self.options), **keywords}
-        made: Task[P, R] = Task(self.fn, **cast(TaskKeywords, merged))
-        made._binding = self._binding
-        return made
+        return self._rebuilt(keywords)
 
     def _request(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[TaskRequest, bool]:
         if "return_state" not in kwargs and "wait_for" not in kwargs:
@@ -182,23 +162,12 @@ class Task(Generic[P, R]):
             return False
         return True
 
-    def __get__(self, instance: object, owner: type | None = None) -> Task[..., R]:
-        target = self._binding.target(instance, owner)
-        if target is None:
-            return self
-        bound: Task[..., R] = object.__new__(type(self))
-        bound.__dict__.update(self.__dict__, fn=MethodType(self.fn, target))
-        return bound
-
     def __reduce__(self) -> tuple[object, ...]:
         # By name, as functions pickle: the module's name means this object, not the function.
         if "<" in self.fn.__qualname__:
             raise PicklingError(f"{self.fn.__qualname__} is not at the top of a module")
         owner = getattr(self.fn, "__self__", None)
         return _load, (self.fn.__module__, self.fn.__qualname__, owner, self.options)
-
-    def __repr__(self) -> str:
-        return f"<Task {self.name!r}>"
 
 
 def _load(module: str, qualname: str, owner: object, options: TaskOptions) -> Task[..., Any]:
@@ -212,7 +181,7 @@ def _load(module: str, qualname: str, owner: object, options: TaskOptions) -> Ta
     else:
         task = Task(found)
     if task.options != options:
-        task = task.with_options(**cast(TaskKeywords, _as_keywords(options)))
+        task = task.with_options(**cast(TaskKeywords, as_keywords(options)))
     return task
 
 
@@ -234,38 +203,6 @@ async def _async_submitted(request: TaskRequest, *, return_state: bool) -> objec
 async def _async_mapped(request: TaskRequest, *, return_state: bool) -> object:
     futures = await amap_task(request)
     return [await future.wait() for future in futures] if return_state else futures
-
-
-def _as_keywords(options: TaskOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in TaskOptions.__slots__}
-
-
-def _options(fn: Callable[..., Any], keywords: TaskKeywords) -> TaskOptions:
-    """Return checked options.
-
-    Raises:
-        UsageError: One is unknown, or has a value that it cannot have.
-    """
-    given: dict[str, Any] = dict(keywords)
-    for name in given.keys() - set(TaskOptions.__slots__):
-        raise UsageError(f"@task has no option {name!r}")
-    retries = check_retries(given.get("retries") or 0)
-    check_jitter(given.get("retry_jitter_factor"))
-    check_run_name("task_run_name", given.get("task_run_name"))
-    _check_cache(given.get("cache_key_fn"), given.get("cache_expiration"))
-    return TaskOptions(
-        **given
-        | {
-            "name": given.get("name") or function_name(fn),
-            "description": given.get("description") or fn.__doc__,
-            "tags": _checked_tags(given.get("tags")),
-            "retries": retries,
-            "retry_delay_seconds": checked_delay(given.get("retry_delay_seconds") or 0, retries),
-            "timeout_seconds": checked_timeout(given.get("timeout_seconds")),
-            "on_completion": checked_hooks("on_completion", given.get("on_completion")),
-            "on_failure": checked_hooks("on_failure", given.get("on_failure")),
-        }
-    )
 
 
 def _checked_tags(tags: object) -> frozenset[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import prefectlite
+from prefectlite.registry import open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
 
 _OURS = ("PREFECTLITE_", "_PREFECTLITE_", "PREFECT_")
 #: How long a test waits for another process before it gives up on it.
@@ -39,6 +41,12 @@ def _no_real_home(tmp_path, monkeypatch):
 def home(tmp_path):
     """The folder that PREFECTLITE_HOME names; it does not exist yet."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def registry(home):
+    """The registry that the flows of this test are recorded in."""
+    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 class Started:

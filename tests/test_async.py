@@ -7,16 +7,9 @@ from prefectlite import allow_failure, flow, task, unmapped
 from prefectlite.context import get_run_context
 from prefectlite.errors import UpstreamTaskError, UsageError
 from prefectlite.futures import AsyncTaskFuture, TaskFuture
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.task_runners import SequentialTaskRunner
 
 WAIT_SECONDS = 30
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @task

@@ -6,14 +6,7 @@ import pytest
 
 from prefectlite import flow, task
 from prefectlite.errors import ResultNotStoredError
-from prefectlite.registry import open_registry
 from prefectlite.results import delete_result, hash_objects, load_result
-from prefectlite.settings import PREFECTLITE_REGISTRY
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @pytest.fixture

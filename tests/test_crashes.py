@@ -5,17 +5,10 @@ import pytest
 
 from prefectlite import flow, task
 from prefectlite.errors import CancelledRun, CrashedRun, FlowRunNotRunningError, StateConflictError
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Cancelled, Cancelling, Completed, Crashed, Failed
 from prefectlite.task_runners import SequentialTaskRunner
 
 WAIT_SECONDS = 30
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 def move_flow_run(registry, *states):

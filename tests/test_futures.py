@@ -9,17 +9,10 @@ from prefectlite.context import get_run_context
 from prefectlite.errors import UnfinishedRun, UpstreamTaskError
 from prefectlite.futures import TaskFuture, when_all_settled
 from prefectlite.records import TaskRun
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Completed, Pending, StateType
 from prefectlite.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
 
 WAIT_SECONDS = 30
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @task

@@ -5,13 +5,6 @@ import pytest
 
 from prefectlite import flow, get_run_logger, task
 from prefectlite.context import TaskRunContext, get_run_context
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @task

@@ -3,14 +3,7 @@ import asyncio
 import pytest
 
 from prefectlite import flow, task
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Cancelled, Crashed
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 class Notes:

@@ -27,16 +27,9 @@ from prefectlite.interruptions import (
 )
 from prefectlite.locks import WriteGate
 from prefectlite.logs import get_run_logger
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Completed
 
 DEADLINE_SECONDS = 20
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 def looks(registry, monkeypatch, method):

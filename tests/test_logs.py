@@ -20,11 +20,6 @@ DEADLINE_SECONDS = 20
 LINE = re.compile(r"\d\d:\d\d:\d\d\.\d\d\d \| (.{7}) \| (.*)")
 
 
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
-
-
 def use_only_our_handlers(monkeypatch):
     """Log without pytest's handler: it fails where a record cannot be formatted or shown."""
     logs.set_up()

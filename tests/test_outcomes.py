@@ -20,11 +20,6 @@ from prefectlite.states import (
 )
 
 
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
-
-
 @task
 def good(value=1):
     return value

@@ -8,17 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from prefectlite import flow, task
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.task_runners import SequentialTaskRunner
 
 DEADLINE_SECONDS = 20
 ENGINE = ("Created flow run", "Finished in state", "Encountered exception")
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 class Printed:

@@ -2,14 +2,7 @@ import pytest
 
 from prefectlite import flow, task
 from prefectlite.errors import UsageError
-from prefectlite.registry import open_registry
 from prefectlite.retries import checked_delay, delay_before
-from prefectlite.settings import PREFECTLITE_REGISTRY
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @pytest.fixture

@@ -2,13 +2,6 @@ import pytest
 
 from prefectlite import flow, tags, task
 from prefectlite.errors import UpstreamTaskError
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @task

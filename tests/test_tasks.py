@@ -7,14 +7,7 @@ import pytest
 from prefectlite import State, flow, get_run_logger, tags, task
 from prefectlite.context import FlowRunContext, TaskRunContext, get_run_context
 from prefectlite.errors import FlowRunNotRunningError, MissingContextError, UsageError
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import StateType
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 def task_names(registry):

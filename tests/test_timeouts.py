@@ -9,18 +9,11 @@ import pytest
 
 from prefectlite import flow, task, timeouts
 from prefectlite.errors import UsageError
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.timeouts import Deadline, TimeoutInterrupt, checked_timeout
 
 #: Much longer than any test may take: what is not interrupted fails by its run's state.
 LONG_SECONDS = 20
 SHORT_SECONDS = 0.1
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @pytest.fixture

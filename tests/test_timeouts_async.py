@@ -4,16 +4,9 @@ import time
 import pytest
 
 from prefectlite import flow, task, timeouts
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 
 LONG_SECONDS = 20
 SHORT_SECONDS = 0.1
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 def ends_early(flow_):

@@ -6,18 +6,11 @@ import time
 import pytest
 
 from prefectlite import flow, task, timeouts
-from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.task_runners import ConcurrentTaskRunner
 from prefectlite.timeouts import TimeoutInterrupt
 
 LONG_SECONDS = 20
 SHORT_SECONDS = 0.1
-
-
-@pytest.fixture
-def registry(home):
-    return open_registry(PREFECTLITE_REGISTRY.value())
 
 
 @pytest.fixture
