@@ -17,7 +17,6 @@ for a reason that was measured or is documented:
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3  # noqa: TID251 - this is where it is talked to
 import threading
@@ -31,8 +30,6 @@ from prefectlite.clock import monotonic
 from prefectlite.errors import (
     RegistryCorruptError,
     RegistryError,
-    RegistryFullError,
-    RegistryLockTimeoutError,
     RegistryNewerError,
     RegistryReadOnlyError,
     RegistryUnavailableError,
@@ -44,6 +41,7 @@ from prefectlite.settings import (
     PREFECTLITE_ALLOW_NETWORK_FILESYSTEM,
     PREFECTLITE_REGISTRY_LOCK_SECONDS,
 )
+from prefectlite.sqlite_errors import damaged, translated
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -64,39 +62,6 @@ _LARGE_LOG_BYTES = 4_000_000
 _FORK_SECONDS = 5.0
 # Only readers that recover a log, and other programs, can make SQLite wait: writers hold the gate.
 _BUSY_MILLISECONDS = 10_000
-
-_ERRORS: dict[int, tuple[type[RegistryError], str, str | None]] = {
-    sqlite3.SQLITE_CORRUPT: (
-        RegistryCorruptError,
-        "is damaged",
-        "move it away, or restore a backup; a new one is made at the next run",
-    ),
-    sqlite3.SQLITE_NOTADB: (
-        RegistryCorruptError,
-        "is not a registry",
-        "move it away, or set PREFECTLITE_HOME to another folder",
-    ),
-    sqlite3.SQLITE_FULL: (
-        RegistryFullError,
-        "cannot grow: the disk is full",
-        "free some space and run it again; what was on record is intact",
-    ),
-    sqlite3.SQLITE_BUSY: (
-        RegistryLockTimeoutError,
-        "is locked by another program",
-        "close what else has it open, such as a sqlite3 shell",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        RegistryReadOnlyError,
-        "cannot be written",
-        "check who owns the file and its folder, and that the disk is not mounted read-only",
-    ),
-}
-_UNAVAILABLE = (
-    RegistryUnavailableError,
-    "cannot be used",
-    "check the folder's owner and permissions, or set PREFECTLITE_HOME to another folder",
-)
 
 
 class Database:
@@ -140,7 +105,7 @@ class Database:
             with self._lock:
                 return self._connected().execute(sql, parameters).fetchall()
         except (sqlite3.Error, OSError) as error:
-            raise self._translated(error) from error
+            raise translated(self.path, error) from error
 
     def write(
         self,
@@ -170,7 +135,7 @@ class Database:
                     if durable:
                         connection.execute("PRAGMA synchronous=NORMAL")
         except (sqlite3.Error, OSError) as error:
-            raise self._translated(error) from error
+            raise translated(self.path, error) from error
 
     def close(self) -> None:
         """Move the log into the file and let go of both. A later call opens them again."""
@@ -183,7 +148,7 @@ class Database:
                 if connection is not None:
                     self._close(connection, gate)
             except (sqlite3.Error, OSError) as error:
-                raise self._translated(error) from error
+                raise translated(self.path, error) from error
             finally:
                 if gate is not None:
                     gate.close()
@@ -299,7 +264,7 @@ class Database:
                 return connection
             return self._open_reader() if self.read_only else self._open_writer()
         except (sqlite3.Error, OSError) as error:
-            raise self._translated(error) from error
+            raise translated(self.path, error) from error
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._identity is None:
@@ -427,21 +392,7 @@ class Database:
 
     def damaged(self, error: Exception) -> RegistryError:
         """Return the error for a row that makes no sense."""
-        kind, what, hint = _ERRORS[sqlite3.SQLITE_CORRUPT]
-        return kind(f"the registry {self.path} {what}: {error}", hint=hint)
-
-    def _translated(self, error: Exception) -> RegistryError:
-        if isinstance(error, OSError) and error.errno in _ERRNO:
-            code = _ERRNO[error.errno]
-        else:
-            code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
-            code = sqlite3.SQLITE_FULL
-        if str(error).startswith("Could not decode to UTF-8"):  # the sqlite3 module's, without code
-            code = sqlite3.SQLITE_CORRUPT
-        kind, what, hint = _ERRORS.get(code, _UNAVAILABLE)
-        detail = "" if code in _ERRORS else f": {error}"
-        return kind(f"the registry {self.path} {what}{detail}", hint=hint)
+        return damaged(self.path, error)
 
 
 class Where:
@@ -469,7 +420,6 @@ class Where:
         return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
 
 
-_ERRNO = {errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EROFS: sqlite3.SQLITE_READONLY}
 _DATABASES: WeakSet[Database] = WeakSet()
 # Connections that a parent process had open: kept, because their destructor would close them.
 _ABANDONED: list[sqlite3.Connection] = []

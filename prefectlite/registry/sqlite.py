@@ -64,6 +64,7 @@ from prefectlite.states import FINAL, State, StateType, may_follow
 
 T = TypeVar("T")
 
+_PREFIX = "sqlite:///"
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
 SCHEMA_VERSION = 1
@@ -106,19 +107,24 @@ _INSERT_LOG_LINES = _INSERT_LOG + ", ".join([_LOG_ROW] * _LINES_AT_ONCE)
 
 def open_registry(url: str, *, read_only: bool = False) -> SQLiteRegistry:
     """Return this process's registry for a file; see ``registry.open_registry``."""
+    # Under its address too, where that is absolute: to look for symbolic links takes a while.
+    registry = _OPEN.get((url, read_only))
+    if registry is not None:
+        return registry
     path = _path(url)
     with _OPENING:
-        registry = _OPEN.get((path, read_only))
+        registry = _OPEN.get((str(path), read_only))
         if registry is None:
             registry = SQLiteRegistry(path, read_only=read_only)
-            _OPEN[path, read_only] = registry
+            _OPEN[str(path), read_only] = registry
+        if url.startswith(_PREFIX + "/"):
+            _OPEN[url, read_only] = registry
         return registry
 
 
 def _path(url: str) -> Path:
-    prefix = "sqlite:///"
-    path = Path(url.removeprefix(prefix))
-    if not url.startswith(prefix) or not path.name or path.suffix == ".lock":
+    path = Path(url.removeprefix(_PREFIX))
+    if not url.startswith(_PREFIX) or not path.name or path.suffix == ".lock":
         raise SettingError(
             f"the registry's address {url!r} names no file",
             hint="an absolute path takes four slashes: sqlite:////home/me/registry.db",
@@ -473,7 +479,7 @@ def _add_states(where: Where, states: Collection[str]) -> None:
 
 _UNFINISHED_TYPES = frozenset(type_.value for type_ in StateType) - FINAL
 _OPENING = threading.RLock()
-_OPEN: dict[tuple[Path, bool], SQLiteRegistry] = {}
+_OPEN: dict[tuple[str, bool], SQLiteRegistry] = {}
 
 if hasattr(os, "register_at_fork"):  # or a child could find it held by a thread it does not have
     os.register_at_fork(
