@@ -13,14 +13,13 @@ import pwd
 import sqlite3  # noqa: TID251 - this is where it is talked to
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from itertools import chain
+from functools import cache
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from prefectlite.clock import monotonic, to_microseconds
+from prefectlite.clock import to_microseconds
 from prefectlite.database import Database, Where
 from prefectlite.errors import (
     AmbiguousReferenceError,
@@ -53,7 +52,6 @@ from prefectlite.rows import (
     flow_run_from,
     flow_run_values,
     log_line_from,
-    log_values,
     state_change_from,
     state_from,
     storable,
@@ -61,6 +59,7 @@ from prefectlite.rows import (
     task_run_values,
 )
 from prefectlite.states import FINAL, State, StateType, may_follow
+from prefectlite.waiting_lines import WaitingLines, insert_lines
 
 T = TypeVar("T")
 
@@ -68,10 +67,6 @@ _PREFIX = "sqlite:///"
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
 SCHEMA_VERSION = 1
-# Who adds so many log lines before another thread comes to write them, writes them: two threads
-# that take turns at the interpreter for each line would cost more than the writing does.
-_MAX_WAITING_LINES = 500
-
 _SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
 _SELECT_TASK_RUN = (
     f"SELECT {TASK_RUN_COLUMNS}, (SELECT id FROM flow_run WHERE seq = flow_run_seq) FROM task_run "  # noqa: S608 - literals only, no value
@@ -96,13 +91,6 @@ _START_TASK_RUN = (
     _CHANGE_TASK_RUN  # noqa: S608 - literals only, no value
     + """ AND (SELECT state_type FROM flow_run WHERE seq = flow_run_seq) IN ('RUNNING', 'PAUSED')"""
 )
-_INSERT_LOG = "INSERT INTO log (task_run_id, level, logger, message, at, flow_run_seq) VALUES "
-_LOG_ROW = "(?, ?, ?, ?, ?, ?)"
-# So many lines go with one statement: at each, the thread that logs is in the way of the one that
-# writes. SQLite before 3.32 takes 999 values.
-_LINES_AT_ONCE = 100
-_INSERT_LOG_LINE = _INSERT_LOG + _LOG_ROW
-_INSERT_LOG_LINES = _INSERT_LOG + ", ".join([_LOG_ROW] * _LINES_AT_ONCE)
 
 
 def open_registry(url: str, *, read_only: bool = False) -> SQLiteRegistry:
@@ -143,14 +131,14 @@ class SQLiteRegistry(Registry):
         self._database = Database(
             path, migrations=MIGRATIONS, schema_version=SCHEMA_VERSION, read_only=read_only
         )
-        self._process = _Process()
+        self._lines = WaitingLines()
 
     def create_flow_run(self, flow_run: FlowRun) -> None:
-        row = (*flow_run_values(flow_run), self._own().actor)
+        row = (*flow_run_values(flow_run), _actor(here.pid))
         self._write(lambda connection: connection.execute(_INSERT_FLOW_RUN, row), durable=True)
 
     def create_task_runs(self, task_runs: Sequence[TaskRun]) -> None:
-        actor = self._own().actor
+        actor = _actor(here.pid)
         rows = [(*task_run_values(run), actor, run.flow_run_id) for run in task_runs]
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -166,7 +154,7 @@ class SQLiteRegistry(Registry):
     def change_state(self, run: Run, state: State) -> Run:
         is_flow_run = isinstance(run, FlowRun)
         changed: Run = after_change(run, state)
-        actor = self._own().actor
+        actor = _actor(here.pid)
         row = (*change_values(changed), actor, run.id, run.state_version, run.state.type.value)
         if is_flow_run:
             statement = _CHANGE_FLOW_RUN
@@ -180,7 +168,7 @@ class SQLiteRegistry(Registry):
             if not allowed or connection.execute(statement, row).rowcount == 0:
                 raise self._refusal(connection, run, state)
 
-        self._write(change, durable=is_flow_run, with_lines=run.id in self._own().logged)
+        self._write(change, durable=is_flow_run, with_lines=self._lines.are_of(run.id))
         return changed
 
     def _refusal(
@@ -292,26 +280,15 @@ class SQLiteRegistry(Registry):
         self._write(delete, durable=True)
 
     def add_log_line(self, line: LogLine) -> None:
-        own = self._own()
-        # Made ready here, so that a line which cannot be is its own caller's error, not that of
-        # every later write.
-        values = log_values(line)
-        if not own.pending:
-            own.waiting_since = monotonic()
-        own.pending.append(values)
-        own.logged.add(line.task_run_id)
-        # Not at each line from then on: the disk may be full.
-        if len(own.pending) % _MAX_WAITING_LINES == 0:
+        if self._lines.add(line):
             self.flush_logs()
 
     def unrecorded_seconds(self) -> float | None:
-        own = self._own()
-        return monotonic() - own.waiting_since if own.pending else None
+        return self._lines.seconds()
 
     def flush_logs(self) -> None:
-        own = self._own()
-        with own.flushing:
-            if own.pending:
+        with self._lines.flushing:
+            if self._lines:
                 self._write(lambda _: None, with_lines=True)
 
     def read_logs(
@@ -354,7 +331,7 @@ class SQLiteRegistry(Registry):
             self.flush_logs()
         finally:
             # Who waits to flush finds nothing left, and does not open it again.
-            with self._own().flushing:
+            with self._lines.flushing:
                 self._database.close()
 
     def _write(
@@ -375,24 +352,19 @@ class SQLiteRegistry(Registry):
         """
         if not durable and not with_lines:
             return self._database.write(work)
-        own = self._own()
         taken: list[Values] = []
 
         def work_and_log(connection: sqlite3.Connection) -> T:
             result = work(connection)
             # Taken inside the lock that all writers of this process share: in order, and once.
-            own.logged.clear()
-            while own.pending:
-                taken.append(own.pending.popleft())
+            taken.extend(self._lines.take())
             if taken:
-                _insert_lines(connection, taken)
+                insert_lines(connection, taken)
             return result
 
-        def put_back() -> None:
-            own.pending.extendleft(reversed(taken))
-            own.logged.update(cast("str | None", line[0]) for line in taken)
-
-        return self._database.write(work_and_log, durable=durable, undo=put_back)
+        return self._database.write(
+            work_and_log, durable=durable, undo=lambda: self._lines.put_back(taken)
+        )
 
     def _read(self, record: Callable[[Row], T], sql: str, parameters: Sequence[object]) -> list[T]:
         """Return the records of the rows that a SELECT finds."""
@@ -402,48 +374,15 @@ class SQLiteRegistry(Registry):
         except (ValueError, TypeError, OverflowError) as error:
             raise self._database.damaged(error) from error
 
-    def _own(self) -> _Process:
-        """Return what is this process's own; the lines of a forked parent are the parent's."""
-        if self._process.id != here.pid:
-            self._process = _Process()
-        return self._process
 
-
-def _insert_lines(connection: sqlite3.Connection, lines: Sequence[Values]) -> None:
-    """Record log lines; those of a flow run that was deleted meanwhile are gone with it."""
-    seqs = {
-        id_: seq
-        for id_ in {line[-1] for line in lines}
-        for (seq,) in connection.execute("SELECT seq FROM flow_run WHERE id = ?", (id_,)).fetchall()
-    }
-    rows = [(*line[:-1], seqs[line[-1]]) for line in lines if line[-1] in seqs]
-    whole = len(rows) - len(rows) % _LINES_AT_ONCE
-    for first in range(0, whole, _LINES_AT_ONCE):
-        values = [*chain.from_iterable(rows[first : first + _LINES_AT_ONCE])]
-        connection.execute(_INSERT_LOG_LINES, values)
-    connection.executemany(_INSERT_LOG_LINE, rows[whole:])
-
-
-class _Process:
-    """What a process has of its own: its name in the history, and the log lines to record."""
-
-    def __init__(self) -> None:
-        self.id = here.pid
-        self.actor = _actor()
-        self.pending: deque[Values] = deque()
-        self.waiting_since = 0.0
-        self.flushing = threading.Lock()
-        #: The task runs that some of these lines are of.
-        self.logged: set[str | None] = set()
-
-
-def _actor() -> str:
-    """Return who this process is in the history: ``user@host:PID``."""
+@cache
+def _actor(pid: int) -> str:
+    """Return who a process of this user is in the history: ``user@host:PID``."""
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}:{here.pid}"
+    return f"{user}@{os.uname().nodename}:{pid}"
 
 
 def _only(runs: list[Run], noun: str, reference: str) -> Run:
