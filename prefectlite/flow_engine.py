@@ -43,11 +43,11 @@ from prefectlite.interruptions import Signals
 from prefectlite.lifecycle import (
     attempts,
     call_hooks,
-    end_orphans,
     finish,
     made_name,
     wait_for_inputs,
 )
+from prefectlite.liveness import end_orphans, own_identity
 from prefectlite.names import new_id, random_run_name
 from prefectlite.options import FlowLike, Hook
 from prefectlite.outcomes import crashed_state, failed_state, flow_state, unsettled
@@ -293,6 +293,7 @@ def _give_name(request: FlowRequest, parameters: Mapping[str, object]) -> UsageE
 def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state: State) -> FlowRun:
     options, parent = request.flow.options, request.parent
     is_running = state.is_running()
+    process = own_identity()
     return FlowRun(
         id=new_id(),
         name=request.name or random_run_name(),
@@ -302,6 +303,8 @@ def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state:
         tags=tuple(sorted(request.tags | current_tags())),
         version=options.version,
         entrypoint=request.entrypoint,
+        process=process,
+        infrastructure_pid=f"{process.hostname}:{process.pid}",
         parent_flow_run_id=parent.flow_run.id if parent else None,
         parent_task_run_id=parent.task_run.id if isinstance(parent, TaskRunContext) else None,
         run_count=1 if is_running else 0,
@@ -314,7 +317,11 @@ def _finish(request: FlowRequest, context: FlowRunContext, state: State) -> Stat
     """Put the final state on record, then tell it: to the log, the parent's tally, the hooks."""
     prints.finish(context)
     if context.may_have_orphans:
-        end_orphans(context.registry, context.flow_run.id)
+        end_orphans(
+            context.registry,
+            context.flow_run.id,
+            "Its flow run ended, and the thread or process that ran it did not.",
+        )
     state = finish(context, state)
     request.flow_run = context.flow_run
     if isinstance(context.parent, FlowRunContext):

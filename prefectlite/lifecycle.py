@@ -24,17 +24,14 @@ from prefectlite.inputs import find_futures, may_hold_runs, resolve
 from prefectlite.interruptions import ClosedByCallerError, acquire, calls_user_code
 from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
 from prefectlite.outcomes import failed_state, timed_out_state, user_traceback
-from prefectlite.records import FlowRun, Run, TaskRun
-from prefectlite.registry import Registry
+from prefectlite.records import FlowRun, TaskRun
 from prefectlite.retries import delay_before
 from prefectlite.states import (
     AwaitingRetry,
     Cancelled,
     Completed,
-    Crashed,
     Retrying,
     State,
-    StateType,
     may_follow,
 )
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
@@ -187,38 +184,6 @@ def _refresh(context: RunContext) -> None:
         context.flow_run = context.registry.find_flow_run(context.flow_run.id)
     else:
         context.task_run = context.registry.find_task_run(context.task_run.id)
-
-
-def end_orphans(registry: Registry, flow_run_id: str) -> None:
-    """Record an end for what a flow run has begun and nothing will end any more.
-
-    A thread that was abandoned, or a process that was killed, may have been in the middle of task
-    runs and subflow runs of its own. If such a thread still ends one, that comes too late.
-    """
-    for child in registry.list_flow_runs(
-        parent_flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
-    ):
-        end_orphans(registry, child.id)
-        _end_orphan(registry, child)
-    for task_run in registry.list_task_runs(
-        flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
-    ):
-        if task_run.state.name != "NotReady":  # an end of its own
-            _end_orphan(registry, task_run)
-
-
-_UNFINISHED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
-
-
-def _end_orphan(registry: Registry, run: Run) -> None:
-    if run.run_count:
-        state = Crashed("Its flow run ended, and the thread or process that ran it did not.")
-    else:
-        state = Cancelled("Its flow run ended before it could start.")
-    try:
-        registry.change_state(run, state)
-    except StateConflictError:  # it has just ended by itself
-        return
 
 
 def log_failure(context: RunContext, error: object) -> None:

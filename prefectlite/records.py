@@ -36,6 +36,29 @@ def _seconds(started_at: datetime | None, until: datetime | None) -> float | Non
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """What tells one process from every other, on any machine, before and after a restart.
+
+    Attributes:
+        token: Random; also in the environment of what the process starts.
+        machine_id: From machine-id(5); None where there is none, as in some containers.
+        boot_id: Random for each start of the kernel; None where it is not Linux.
+        pid_namespace: The namespace that ``pid`` counts in; None where it is not Linux.
+        start_ticks: When the process started, in ticks since boot; None where that is not known.
+        lock_path: The file that it holds locked; None where it could not.
+    """
+
+    token: str
+    hostname: str
+    machine_id: str | None
+    boot_id: str | None
+    pid_namespace: str | None
+    pid: int
+    start_ticks: int | None
+    lock_path: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowRun:
     """One run of a flow.
 
@@ -46,6 +69,9 @@ class FlowRun:
         parent_flow_run_id: The flow run that called this one as a subflow; None for a top one.
         parent_task_run_id: The task run that called it, where a task did.
         entrypoint: ``path.py:flow`` or ``module:flow``, where it is known.
+        process: The process that runs it; None before one does.
+        infrastructure_pid: What it runs in, as ``scope:id``; for a process ``hostname:PID``. None
+            before that is known.
         run_count: Attempts begun so far.
     """
 
@@ -58,6 +84,8 @@ class FlowRun:
     tags: tuple[str, ...] = ()
     version: str | None = None
     entrypoint: str | None = None
+    process: ProcessIdentity | None = None
+    infrastructure_pid: str | None = None
     parent_flow_run_id: str | None = None
     parent_task_run_id: str | None = None
     run_count: int = 0
@@ -81,6 +109,7 @@ class FlowRun:
             "tags": [*self.tags],
             "version": self.version,
             "entrypoint": self.entrypoint,
+            "infrastructure_pid": self.infrastructure_pid,
             "parent_flow_run_id": self.parent_flow_run_id,
             "parent_task_run_id": self.parent_task_run_id,
             "run_count": self.run_count,

@@ -10,11 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from prefectlite.clock import from_microseconds, to_microseconds
-from prefectlite.records import CachedResult, FlowRun, LogLine, StateChange, TaskRun
+from prefectlite.records import (
+    CachedResult,
+    FlowRun,
+    LogLine,
+    ProcessIdentity,
+    StateChange,
+    TaskRun,
+)
 from prefectlite.states import State, StateType, recorded_state
 
 Row = Sequence[Any]
@@ -23,7 +32,7 @@ Values = tuple[str | int | None, ...]
 #: The columns of ``flow_run_values`` and ``flow_run_from``.
 FLOW_RUN_COLUMNS = (
     "id, name, flow_name, state_type, state_name, state_message, state_at, state_version,"
-    " parameters, tags, version, entrypoint, parent_flow_run_id, parent_task_run_id, run_count,"
+    " parameters, tags, version, entrypoint, process, infrastructure_pid, parent_flow_run_id, parent_task_run_id, run_count,"
     " created_at, started_at, ended_at"
 )
 #: The columns of ``task_run_values``, and of ``task_run_from`` before the flow run's id.
@@ -89,6 +98,8 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         json.dumps(flow_run.tags),
         _storable(flow_run.version),
         _storable(flow_run.entrypoint),
+        None if flow_run.process is None else _identity_text(flow_run.process),
+        flow_run.infrastructure_pid,
         flow_run.parent_flow_run_id,
         flow_run.parent_task_run_id,
         flow_run.run_count,
@@ -110,13 +121,26 @@ def flow_run_from(row: Row) -> FlowRun:
         tags=tuple(json.loads(row[9])),
         version=row[10],
         entrypoint=row[11],
-        parent_flow_run_id=row[12],
-        parent_task_run_id=row[13],
-        run_count=row[14],
-        created_at=from_microseconds(row[15]),
-        started_at=_moment(row[16]),
-        ended_at=_moment(row[17]),
+        process=None if row[12] is None else _identity(row[12]),
+        infrastructure_pid=row[13],
+        parent_flow_run_id=row[14],
+        parent_task_run_id=row[15],
+        run_count=row[16],
+        created_at=from_microseconds(row[17]),
+        started_at=_moment(row[18]),
+        ended_at=_moment(row[19]),
     )
+
+
+# A process is on the record of every flow run that it runs.
+@lru_cache(maxsize=64)
+def _identity_text(identity: ProcessIdentity) -> str:
+    return json.dumps(asdict(identity))
+
+
+@lru_cache(maxsize=64)
+def _identity(text: str) -> ProcessIdentity:
+    return ProcessIdentity(**json.loads(text))
 
 
 def task_run_values(task_run: TaskRun) -> Values:

@@ -57,6 +57,12 @@ class Setting(Generic[T]):
         return f"<{self.name}>"
 
 
+def add_run_token(token: str) -> None:
+    """Mark what this process starts from now on as descending from it."""
+    found = PREFECTLITE_RUN_TOKEN.value()
+    os.environ[PREFECTLITE_RUN_TOKEN.name] = f"{found}:{token}" if found else token
+
+
 def _yes_or_no(text: str) -> bool:
     try:
         return _YES_NO[text.lower()]
@@ -156,6 +162,13 @@ PREFECTLITE_DEBUG = Setting(
     "Whether an error of prefectlite's own comes with its traceback.",
     parse=_yes_or_no,
     default=lambda: False,
+)
+PREFECTLITE_RUN_TOKEN = Setting(
+    "PREFECTLITE_RUN_TOKEN",
+    "The tokens of the processes that this one descends from, outermost first, with colons between;"
+    " set by prefectlite.",
+    parse=str,
+    default=str,
 )
 PREFECTLITE_COMPLETE = Setting(
     "_PREFECTLITE_COMPLETE",

@@ -1,6 +1,6 @@
 """See flow runs, read their logs, and delete them.
 
-``prefectlite flow-run``. Everything but ``delete`` reads the registry and never writes to it.
+``prefectlite flow-run``. What reads the registry writes to it only to record which processes died.
 """
 
 from __future__ import annotations
@@ -14,9 +14,19 @@ from typing import Annotated
 from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.errors import NotFoundError, RunNotFinalError
+from prefectlite.listings import (
+    JsonListOption,
+    JsonOption,
+    LimitOption,
+    StateOption,
+    newest,
+    note_cut,
+    settled_registry,
+    writable_registry,
+)
+from prefectlite.liveness import settle
 from prefectlite.records import FlowRun, LogLine
-from prefectlite.registry import DEFAULT_LIMIT, Registry, open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.registry import Registry
 
 # Lines are read in pieces of this size: a reader that holds the registry for long stops checkpoints,
 # and all lines of a run may not fit into memory.
@@ -44,15 +54,7 @@ class Level(StrEnum):
 
 def ls(
     *,
-    state: Annotated[
-        list[str] | None,
-        Option(
-            "--state",
-            "-s",
-            description="Only those in this state, by its name or type; may be repeated.",
-            metavar="STATE",
-        ),
-    ] = None,
+    state: StateOption = None,
     flow: Annotated[
         list[str] | None,
         Option(
@@ -62,17 +64,8 @@ def ls(
             metavar="NAME",
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        Option(
-            "--limit",
-            "-n",
-            description=f"At most this many; {DEFAULT_LIMIT} if not given.",
-            metavar="N",
-            minimum=1,
-        ),
-    ] = None,
-    as_json: Annotated[bool, Option("--json", description="Print a JSON list.")] = False,
+    limit: LimitOption = None,
+    as_json: JsonListOption = False,
 ) -> None:
     """List flow runs, newest first.
 
@@ -80,24 +73,23 @@ def ls(
         prefectlite flow-run ls --state failed --state crashed
         prefectlite flow-run ls --flow my-flow --limit 1 --json
     """
-    flow_runs = _registry().list_flow_runs(
-        states=state or (), flow_names=flow or (), limit=limit or DEFAULT_LIMIT + 1
+    registry = settled_registry()
+    flow_runs, is_cut = newest(
+        lambda most: registry.list_flow_runs(states=state or (), flow_names=flow or (), limit=most),
+        limit,
     )
-    is_cut = not limit and len(flow_runs) > DEFAULT_LIMIT
-    if is_cut:
-        flow_runs.pop()
     if as_json:
         console.out_json([flow_run.dict() for flow_run in flow_runs])
     else:
         _print_table(flow_runs)
     if is_cut:
-        console.note(f"these are the newest {DEFAULT_LIMIT}; --limit N shows more")
+        note_cut()
 
 
 def inspect(
     id: _Reference,  # noqa: A002 - the name of the argument
     *,
-    as_json: Annotated[bool, Option("--json", description="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a flow run: its states, task runs and subflow runs.
 
@@ -105,7 +97,7 @@ def inspect(
         prefectlite flow-run inspect gigantic-cockatoo
         prefectlite flow-run inspect 3f2a9c1e --json
     """
-    registry = _registry()
+    registry = settled_registry()
     flow_run = registry.find_flow_run(id)
     history = registry.state_history(flow_run)
     counts = registry.count_task_runs(flow_run.id)
@@ -160,7 +152,7 @@ def logs(
         prefectlite flow-run logs gigantic-cockatoo --level warning
         prefectlite flow-run logs 3f2a9c1e --tail 20
     """
-    registry = _registry()
+    registry = settled_registry()
     flow_run = registry.find_flow_run(id)
     lines = (line for line in _read_lines(registry, flow_run.id) if line.level >= level.number)
     chosen: Iterable[LogLine] = islice(lines, limit)
@@ -194,7 +186,8 @@ def delete(
         prefectlite flow-run delete gigantic-cockatoo
         prefectlite flow-run delete 3f2a9c1e 77b0d4aa --force
     """
-    registry = open_registry(PREFECTLITE_REGISTRY.value())
+    registry = writable_registry()
+    settle(registry, lambda: registry)
     found = [registry.find_flow_run(reference) for reference in ids]
     flow_runs = {flow_run.id: flow_run for flow_run in found}
     for flow_run in flow_runs.values():
@@ -247,10 +240,6 @@ class _Sources:
         return known
 
 
-def _registry() -> Registry:
-    return open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
-
-
 def _read_lines(registry: Registry, flow_run_id: str) -> Iterator[LogLine]:
     after = 0
     while lines := registry.read_logs(flow_run_id, after=after, limit=_LINES_AT_ONCE):
@@ -289,6 +278,7 @@ def _print_fields(flow_run: FlowRun) -> None:
             "Tags": ", ".join(flow_run.tags),
             "Version": flow_run.version or "",
             "Entrypoint": flow_run.entrypoint or "",
+            "Infrastructure": flow_run.infrastructure_pid or "",
             "Parent flow run": flow_run.parent_flow_run_id or "",
             "Parent task run": flow_run.parent_task_run_id or "",
             "Attempts": str(flow_run.run_count),

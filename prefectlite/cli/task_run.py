@@ -1,6 +1,6 @@
 """See task runs and what became of them.
 
-``prefectlite task-run``. It reads the registry and never writes to it.
+``prefectlite task-run``. It writes to the registry only to record which processes died.
 """
 
 from __future__ import annotations
@@ -9,8 +9,15 @@ from typing import Annotated
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
-from prefectlite.registry import DEFAULT_LIMIT, Registry, open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.listings import (
+    JsonListOption,
+    JsonOption,
+    LimitOption,
+    StateOption,
+    newest,
+    note_cut,
+    settled_registry,
+)
 
 
 def ls(
@@ -23,26 +30,9 @@ def ls(
             metavar="ID",
         ),
     ] = None,
-    state: Annotated[
-        list[str] | None,
-        Option(
-            "--state",
-            "-s",
-            description="Only those in this state, by its name or type; may be repeated.",
-            metavar="STATE",
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        Option(
-            "--limit",
-            "-n",
-            description=f"At most this many; {DEFAULT_LIMIT} if not given.",
-            metavar="N",
-            minimum=1,
-        ),
-    ] = None,
-    as_json: Annotated[bool, Option("--json", description="Print a JSON list.")] = False,
+    state: StateOption = None,
+    limit: LimitOption = None,
+    as_json: JsonListOption = False,
 ) -> None:
     """List task runs, newest first.
 
@@ -50,15 +40,14 @@ def ls(
         prefectlite task-run ls --flow-run gigantic-cockatoo
         prefectlite task-run ls --state failed --json
     """
-    registry = _registry()
-    task_runs = registry.list_task_runs(
-        flow_run_id=registry.find_flow_run(flow_run).id if flow_run else None,
-        states=state or (),
-        limit=limit or DEFAULT_LIMIT + 1,
+    registry = settled_registry()
+    flow_run_id = registry.find_flow_run(flow_run).id if flow_run else None
+    task_runs, is_cut = newest(
+        lambda most: registry.list_task_runs(
+            flow_run_id=flow_run_id, states=state or (), limit=most
+        ),
+        limit,
     )
-    is_cut = not limit and len(task_runs) > DEFAULT_LIMIT
-    if is_cut:
-        task_runs.pop()
     if as_json:
         console.out_json([task_run.dict() for task_run in task_runs])
     else:
@@ -80,13 +69,13 @@ def ls(
             cut=["NAME"],
         )
     if is_cut:
-        console.note(f"these are the newest {DEFAULT_LIMIT}; --limit N shows more")
+        note_cut()
 
 
 def inspect(
     id: Annotated[str, Argument("The task run's id, the start of it, or its name.", metavar="ID")],  # noqa: A002 - the name of the argument
     *,
-    as_json: Annotated[bool, Option("--json", description="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a task run: its fields and every state that it has had.
 
@@ -94,7 +83,7 @@ def inspect(
         prefectlite task-run inspect 3f2a9c1e
         prefectlite task-run inspect my_task-0 --json
     """
-    registry = _registry()
+    registry = settled_registry()
     task_run = registry.find_task_run(id)
     history = registry.state_history(task_run)
     if as_json:
@@ -120,10 +109,6 @@ def inspect(
     )
     console.out()
     console.out_history(history)
-
-
-def _registry() -> Registry:
-    return open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
 
 
 COMMANDS = (ls, inspect)

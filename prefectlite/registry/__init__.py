@@ -105,6 +105,10 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def list_begun_flow_runs(self) -> list[FlowRun]:
+        """Return the flow runs that are not in a final state and that a process has begun."""
+
+    @abstractmethod
     def list_task_runs(
         self,
         *,

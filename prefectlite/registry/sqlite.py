@@ -66,14 +66,14 @@ T = TypeVar("T")
 _PREFIX = "sqlite:///"
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
 _SELECT_TASK_RUN = (
     f"SELECT {TASK_RUN_COLUMNS}, (SELECT id FROM flow_run WHERE seq = flow_run_seq) FROM task_run "  # noqa: S608 - literals only, no value
 )
 _INSERT_FLOW_RUN = f"""
     INSERT INTO flow_run ({FLOW_RUN_COLUMNS}, state_actor)
-    VALUES ({", ".join("?" * 19)})
+    VALUES ({", ".join("?" * 21)})
 """  # noqa: S608 - literals only, no value
 _INSERT_TASK_RUN = f"""
     INSERT INTO task_run ({TASK_RUN_COLUMNS}, state_actor, flow_run_seq)
@@ -237,6 +237,12 @@ class SQLiteRegistry(Registry):
             where.add_any("parent_flow_run_id", [parent_flow_run_id])
         sql = f"{_SELECT_FLOW_RUN} {where} ORDER BY seq DESC LIMIT ?"
         return self._read(flow_run_from, sql, where.values(limit))
+
+    def list_begun_flow_runs(self) -> list[FlowRun]:
+        where = Where()
+        _add_states(where, _UNFINISHED_TYPES)
+        where.add("process IS NOT NULL")
+        return self._read(flow_run_from, f"{_SELECT_FLOW_RUN} {where}", where.values(None)[:-1])
 
     def list_task_runs(
         self,

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import tempfile
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from prefectlite.database import APPLICATION_ID
 from prefectlite.errors import (
     NotFoundError,
     RegistryUnavailableError,
@@ -50,6 +52,28 @@ def test_the_file_says_what_it_is_and_keeps_a_write_ahead_log(store, path, sql):
     assert sql(path, "PRAGMA application_id") == [(int.from_bytes(b"pflt"),)]
     assert sql(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert sql(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_registry_of_an_earlier_version_keeps_its_runs(tmp_path, version):
+    path = tmp_path / "registry.db"
+    connection = sqlite3.connect(path)
+    for script in sorted(MIGRATIONS.glob("*.sql"))[:version]:
+        connection.executescript(script.read_text())
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version={version}")
+    connection.execute(
+        "INSERT INTO flow_run (id, name, flow_name, state_type, state_name, state_at,"
+        " state_version, state_actor, parameters, tags, run_count, created_at)"
+        " VALUES ('id', 'kept', 'f', 'RUNNING', 'Running', 1, 1, 'me', '{}', '[]', 1, 1)"
+    )
+    connection.commit()
+    connection.close()
+    for read_only in (True, False):  # the first migrates it by another connection
+        registry = open_registry(f"sqlite:///{path}", read_only=read_only)
+        (run,) = registry.list_flow_runs()
+        assert (run.name, run.process) == ("kept", None)
+        registry.close()
 
 
 def test_the_schema_version_is_the_number_of_the_last_migration():

@@ -1,0 +1,237 @@
+"""Is a run's process alive? And what is done about the runs of one that is not.
+
+A process that runs flows says who it is on each of their records, and holds a POSIX lock on a file
+of its own. The kernel lets go of the lock when the process ends, however it ends: no heartbeat, and
+nothing to wait for. Every command that reads runs comes by here first, so that none shows a run as
+Running whose process is dead. This module signals nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from prefectlite.errors import RegistryError, StateConflictError
+from prefectlite.forks import here
+from prefectlite.records import FlowRun, ProcessIdentity, Run
+from prefectlite.registry import Registry
+from prefectlite.settings import PREFECTLITE_HOME, add_run_token
+from prefectlite.states import Cancelled, Crashed, State, StateType
+
+# Position of the start time in /proc/PID/stat, after the command's name (proc_pid_stat(5), field 22).
+_START_TICKS = 22 - 3
+_STATE = 3 - 3
+
+_UNFINISHED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
+
+
+class _Own:
+    """This process's identity, and the lock that says it lives."""
+
+    identity: ProcessIdentity | None = None
+    #: Kept open: whoever closes a descriptor of the file lets go of the lock (fcntl(2)).
+    descriptor: int | None = None
+
+
+_own = _Own()
+
+
+def own_identity() -> ProcessIdentity:
+    """Return who this process is; the first call takes the lock and marks the environment.
+
+    Child processes inherit the mark, a token, so that they can be told from strangers. Where the
+    lock's file cannot be made, the process is known by its start time alone.
+    """
+    identity = _own.identity
+    if identity is None or identity.pid != here.pid:
+        if _own.descriptor is not None:  # a forked child's copy; the lock is its parent's
+            os.close(_own.descriptor)
+        token = os.urandom(16).hex()
+        path = PREFECTLITE_HOME.value() / "processes" / f"{token}.lock"
+        _own.descriptor = _locked(path)
+        _own.identity = identity = ProcessIdentity(
+            token=token,
+            hostname=os.uname().nodename,
+            machine_id=_machine_id(),
+            boot_id=_boot_id(),
+            pid_namespace=_pid_namespace(),
+            pid=here.pid,
+            start_ticks=start_ticks(here.pid),
+            lock_path=None if _own.descriptor is None else str(path),
+        )
+        add_run_token(token)
+    return identity
+
+
+def _locked(path: Path) -> int | None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # the filesystem has no locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+@atexit.register
+def _let_go() -> None:
+    identity = _own.identity
+    if identity is not None and identity.lock_path and identity.pid == here.pid:
+        with suppress(OSError):
+            os.unlink(identity.lock_path)  # noqa: PTH108 - at exit, and pathlib costs more
+
+
+def is_alive(identity: ProcessIdentity) -> bool | None:
+    """Return whether a process still runs; None where that cannot be known from here."""
+    if identity == _own.identity and identity.pid == here.pid:
+        return True
+    if identity.boot_id != _boot_id():
+        # Another start of this machine's kernel, or another machine.
+        is_this_machine = identity.machine_id is not None and identity.machine_id == _machine_id()
+        return False if is_this_machine and identity.hostname == os.uname().nodename else None
+    if identity.boot_id is None and identity.hostname != os.uname().nodename:
+        return None
+    is_locked = _is_locked(identity)
+    # Code that closes descriptors which are not its own lets go of the lock, and lives.
+    if not is_locked and identity.start_ticks and identity.pid_namespace == _pid_namespace():
+        return start_ticks(identity.pid) == identity.start_ticks
+    return is_locked
+
+
+def _is_locked(identity: ProcessIdentity) -> bool | None:
+    if identity.lock_path is None:
+        return None
+    try:
+        descriptor = os.open(identity.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # tidied up, another user's, or in another container's filesystem
+        return None
+    try:
+        # Shared, so that two who look at once do not see each other.
+        fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in ticks since the machine did; None where it is gone.
+
+    A zombie is gone: it runs nothing. It is also None where there is no /proc.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text[text.rindex(")") + 2 :].split()  # the name may hold spaces and parentheses
+    return None if fields[_STATE] in "ZX" else int(fields[_START_TICKS])
+
+
+@cache
+def _machine_id() -> str | None:
+    return _first_line("/etc/machine-id")
+
+
+@cache
+def _boot_id() -> str | None:
+    return _first_line("/proc/sys/kernel/random/boot_id")
+
+
+def _first_line(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _pid_namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
+
+
+def runs_of_dead_processes(registry: Registry) -> list[FlowRun]:
+    """Return the flow runs that are not final on record and whose process is dead."""
+    alive: dict[str, bool | None] = {}
+    dead = []
+    for flow_run in registry.list_begun_flow_runs():
+        identity = flow_run.process
+        if identity is None:
+            continue
+        if identity.token not in alive:
+            alive[identity.token] = is_alive(identity)
+        if alive[identity.token] is False:
+            dead.append(flow_run)
+    return dead
+
+
+def record_dead(registry: Registry, flow_run: FlowRun) -> None:
+    """Put on record that a flow run's process is dead. Safe from several processes at once."""
+    identity = flow_run.process
+    if identity is None:
+        raise ValueError(f"flow run {flow_run.id} was not begun by a process")
+    told = f"Its process {identity.pid} on {identity.hostname} died before it ended."
+    if identity.boot_id != _boot_id():
+        told = f"The machine {identity.hostname} was restarted before it ended."
+    end_orphans(registry, flow_run.id, told)
+    state = Cancelled if flow_run.state.is_cancelling() else Crashed
+    with suppress(StateConflictError):  # it ended just before its process did, or another was first
+        registry.change_state(flow_run, state(told))
+
+
+def settle(registry: Registry, open_to_write: Callable[[], Registry]) -> list[FlowRun]:
+    """Put on record which runs' processes are dead; return those for which that failed.
+
+    Args:
+        registry: Where to look; reading suffices.
+        open_to_write: Called only where there is something to record.
+    """
+    dead = runs_of_dead_processes(registry)
+    for position, flow_run in enumerate(dead):
+        try:
+            record_dead(open_to_write(), flow_run)
+        except RegistryError:
+            return dead[position:]
+    return []
+
+
+def end_orphans(registry: Registry, flow_run_id: str, message: str) -> None:
+    """Record an end for what a flow run has begun and nothing will end any more.
+
+    A thread that was abandoned, or a process that was killed, may have been in the middle of task
+    runs and subflow runs of its own. If such a thread still ends one, that comes too late. A
+    subflow run whose own process lives is left to it.
+    """
+    for child in registry.list_flow_runs(
+        parent_flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
+    ):
+        is_ours = _own.identity is not None and child.process == _own.identity
+        if is_ours or child.process is None or not is_alive(child.process):
+            end_orphans(registry, child.id, message)
+            _end_orphan(registry, child, message)
+    for task_run in registry.list_task_runs(
+        flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
+    ):
+        if task_run.state.name != "NotReady":  # an end of its own
+            _end_orphan(registry, task_run, message)
+
+
+def _end_orphan(registry: Registry, run: Run, message: str) -> None:
+    state: State
+    if run.run_count:
+        state = Crashed(message)
+    else:
+        state = Cancelled("Its flow run ended before it could start.")
+    with suppress(StateConflictError):  # it has just ended by itself
+        registry.change_state(run, state)
