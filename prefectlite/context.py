@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefectlite.errors import MissingContextError
 from prefectlite.futures import TaskFuture
@@ -46,6 +46,8 @@ class FlowRunContext:
         has_ended: Whether the engine has given up waiting for it; no new task may start.
         may_have_orphans: Whether a thread was abandoned or a process killed in it: runs that they
             began may be left unfinished on record.
+        is_cancelled: Whether its code was interrupted because it is being cancelled.
+        loop_call: Where its code is awaited, while it is.
     """
 
     flow: FlowLike | None
@@ -61,6 +63,8 @@ class FlowRunContext:
     unfinished: set[TaskFuture[object]] = field(default_factory=set)
     has_ended: bool = False
     may_have_orphans: bool = False
+    is_cancelled: bool = False
+    loop_call: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
     partial_lines: dict[int, str] = field(default_factory=dict)
     _indexes: dict[str, itertools.count[int]] = field(default_factory=dict)
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 from prefectlite import prints
-from prefectlite.context import RunContext, enter, is_under, leave
+from prefectlite.context import FlowRunContext, RunContext, enter, is_under, leave
 from prefectlite.errors import RegistryError
 from prefectlite.forks import here
 from prefectlite.futures import TaskFuture, settled, wait_for_all
@@ -66,17 +66,27 @@ class Call:
 
 @dataclass(slots=True, eq=False)
 class Sleep:
-    """Let some seconds pass."""
+    """Let some seconds pass.
+
+    Attributes:
+        context: The run that waits, and may be interrupted while it does.
+    """
 
     seconds: float
+    context: RunContext | None = None
 
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """Wait until futures are settled; raise ``TimeoutInterrupt`` at the deadline."""
+    """Wait until futures are settled; raise ``TimeoutInterrupt`` at the deadline.
+
+    Attributes:
+        context: The run that waits, and may be interrupted while it does; None if it may not.
+    """
 
     futures: Sequence[TaskFuture[Any]]
     deadline: Deadline | None = None
+    context: RunContext | None = None
 
 
 Effect = Call | Sleep | Wait
@@ -111,17 +121,22 @@ def drive(steps: Steps[T], perform: Perform, *, error: BaseException | None = No
 
 def perform_here(effect: Effect) -> object:
     """Do one effect in this thread."""
-    if type(effect) is Call:
+    if isinstance(effect, Call):
         return call_here(effect)
-    return pause_here(effect)
+    if effect.context is None:
+        return _pause(effect)
+    token = enter(effect.context)
+    try:
+        return _pause(effect)
+    finally:
+        leave(token)
 
 
 @waits
-def pause_here(effect: Effect) -> None:
-    """Sleep or wait in this thread."""
+def _pause(effect: Sleep | Wait) -> None:
     if isinstance(effect, Sleep):
         sleep(effect.seconds)
-    elif isinstance(effect, Wait):
+    else:
         deadline = effect.deadline
         if not wait_for_all(effect.futures, until=deadline.at if deadline else None):
             raise TimeoutInterrupt(deadline)
@@ -215,20 +230,41 @@ async def adrive(steps: Steps[T], *, error: BaseException | None = None) -> T:
 async def _aperform(effect: Effect) -> object:
     if isinstance(effect, Call):
         return await _acall(effect)
+    with _on_loop(effect.context):
+        await _apause(effect)
+    return None
+
+
+async def _apause(effect: Sleep | Wait) -> None:
     import asyncio
 
     if isinstance(effect, Sleep):
         await asyncio.sleep(effect.seconds)
-    else:
-        remaining = effect.deadline.remaining() if effect.deadline else None
-        try:
-            async with asyncio.timeout(remaining):
-                for future in effect.futures:
-                    if not future.is_done:
-                        await settled(future)
-        except TimeoutError:
-            raise TimeoutInterrupt(effect.deadline) from None
-    return None
+        return
+    remaining = effect.deadline.remaining() if effect.deadline else None
+    try:
+        async with asyncio.timeout(remaining):
+            for future in effect.futures:
+                if not future.is_done:
+                    await settled(future)
+    except TimeoutError:
+        raise TimeoutInterrupt(effect.deadline) from None
+
+
+@contextmanager
+def _on_loop(context: RunContext | None) -> Iterator[None]:
+    """Note where a flow run is awaited, so that it can be cancelled there."""
+    if not isinstance(context, FlowRunContext):
+        yield
+        return
+    import asyncio
+
+    this = asyncio.current_task()
+    context.loop_call = None if this is None else (asyncio.get_running_loop(), this)
+    try:
+        yield
+    finally:
+        context.loop_call = None
 
 
 async def _acall(call: Call, *, owns_loop: bool = False) -> object:
@@ -248,11 +284,12 @@ async def _acall_entered(call: Call, *, owns_loop: bool) -> object:
     context = call.context
     token = enter(context)
     try:
-        deadline = context.deadline
-        if deadline is None:
-            return await _acall_plainly(call)
-        armed = _armed_for_loop(deadline, owns_loop=owns_loop)
-        return await call_on_loop(deadline, armed, lambda: _acall_plainly(call))
+        with _on_loop(context):
+            deadline = context.deadline
+            if deadline is None:
+                return await _acall_plainly(call)
+            armed = _armed_for_loop(deadline, owns_loop=owns_loop)
+            return await call_on_loop(deadline, armed, lambda: _acall_plainly(call))
     finally:
         leave(token)
         if context.partial_lines:

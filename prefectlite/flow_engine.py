@@ -44,18 +44,20 @@ from prefectlite.lifecycle import (
     attempts,
     call_hooks,
     finish,
+    interrupted_state,
     made_name,
     wait_for_inputs,
 )
 from prefectlite.liveness import end_orphans, own_identity
 from prefectlite.names import new_id, random_run_name
 from prefectlite.options import FlowLike, Hook
-from prefectlite.outcomes import crashed_state, failed_state, flow_state, unsettled
+from prefectlite.outcomes import failed_state, flow_state, unsettled
 from prefectlite.parameters import bind, call_arguments, signature_of, to_json_values, validate
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_LOGGING_LOG_PRINTS, PREFECTLITE_REGISTRY
 from prefectlite.states import Pending, Running, State, StateType, Tally
+from prefectlite.stops import Watched
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 # What tasks may take to end when their flow run ends around them.
@@ -159,6 +161,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
     context, error = _create(request)
     if error is not None:
         return _finish(request, context, failed_state("Flow", error))
+    watched = Watched(context)
     try:
         call_hooks(options.on_running, request.flow, context, context.flow_run.state)
         state = yield from attempts(context, options, lambda: _body(request, context))
@@ -169,11 +172,25 @@ def _steps(request: FlowRequest) -> Steps[State]:
         raise  # the registry failed, or these steps were dropped: nothing can be recorded
     except BaseException as interruption:
         received = request.signals.received if request.signals else None
-        _finish(request, context, crashed_state(received or interruption))
-        raise
+        ended = _finish(request, context, interrupted_state(context, received or interruption))
+        if not context.is_cancelled:
+            raise
+        _settle_loop(interruption)
+        return ended
     finally:
+        watched.end()
         _let_go_of_runner(context)
     return _finish(request, context, state)
+
+
+def _settle_loop(interruption: BaseException) -> None:
+    """Note that the loop's cancellation of an async flow has done its work, and goes no further."""
+    if type(interruption).__name__ == "CancelledError":
+        import asyncio
+
+        this = asyncio.current_task()
+        if this is not None:
+            this.uncancel()
 
 
 def _body(request: FlowRequest, context: FlowRunContext) -> Steps[State]:
@@ -203,14 +220,14 @@ def _call_and_gather(request: FlowRequest, context: FlowRunContext) -> Steps[Sta
     yield from _gather(context, context.deadline)
     futures = unsettled(value)  # of another flow run
     if futures:
-        yield Wait(futures, context.deadline)
+        yield Wait(futures, context.deadline, context)
     return flow_state(value, context.tally)
 
 
 def _gather(context: FlowRunContext, deadline: Deadline | None) -> Steps[None]:
     """Wait until every task run that was submitted has ended."""
     while context.unfinished:
-        yield Wait(list(context.unfinished), deadline)
+        yield Wait(list(context.unfinished), deadline, None if context.has_ended else context)
 
 
 def _end_children(context: FlowRunContext) -> Steps[None]:

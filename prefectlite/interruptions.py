@@ -23,13 +23,13 @@ from types import CodeType, FrameType
 from typing import TypeVar
 
 from prefectlite.clock import monotonic
+from prefectlite.watches import ENDING, Watch
 
 F = TypeVar("F", bound=Callable[..., object])
 
 #: Asks the main thread to look for due interruptions. Its default action is to be ignored, and
 #: nearly no program uses it, which is why Go's runtime chose it for the same purpose.
 _POKE = signal.SIGURG
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: How soon to try again where an interruption would not have hit user code.
 RETRY_SECONDS = 0.005
 # How soon, at first and at last, the main thread is poked again if it has not answered.
@@ -91,6 +91,13 @@ class ClosedByCallerError(BaseException):
 
 class WorkerDiedError(BaseException):
     """The process that was making a call died; the message says how."""
+
+
+class CancelInterrupt(BaseException):
+    """The run is being cancelled; on its way through user code."""
+
+    def __init__(self) -> None:
+        super().__init__("the flow run is being cancelled")
 
 
 class Timer:
@@ -219,7 +226,7 @@ class _Main:
     def before_fork(self) -> None:
         """Hold signals back: what reaches the child must find the child's own handlers."""
         if self.entered:
-            _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+            _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
     def after_fork(self) -> None:
         """Let signals through again."""
@@ -236,56 +243,10 @@ class _Main:
         """
         entered, self.entered = self.entered, []
         self.pending = self.received = None
-        _watch.forget()
+        watch.forget()
         for signals in entered:
             signals.put_back()
         self.after_fork()
-
-
-class _Watch:
-    """Sees to it that the main thread does not sleep through a signal.
-
-    CPython notes a signal at once and runs its handler when the main thread is back in bytecode.
-    Where it is just about to begin a blocking system call, and most of all where it is giving the
-    GIL to another thread for that, the call begins all the same and may last an hour. But the note
-    is also written to a pipe (``signal.set_wakeup_fd``), and who reads it can poke the main thread.
-    """
-
-    def __init__(self) -> None:
-        self._pipe: tuple[int, int] | None = None
-        self._is_set = False
-
-    def begin(self) -> None:
-        if self._pipe is None:
-            self._pipe = reading, writing = os.pipe()
-            os.set_blocking(writing, False)
-            _thread.start_new_thread(self._run, (reading,))
-        previous = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
-        self._is_set = previous == -1
-        if not self._is_set:  # an event loop's, which wakes up by it
-            signal.set_wakeup_fd(previous)
-
-    def end(self) -> None:
-        if self._is_set and self._pipe is not None:
-            present = signal.set_wakeup_fd(-1)
-            if present != self._pipe[1]:  # the loop of an async flow has put its own there
-                signal.set_wakeup_fd(present)
-        self._is_set = False
-
-    def forget(self) -> None:
-        """Let go of what is the parent's, in a forked child."""
-        self.end()
-        for descriptor in self._pipe or ():
-            os.close(descriptor)
-        self._pipe = None
-
-    def _run(self, reading: int) -> None:
-        while True:
-            if any(number in _SIGNALS for number in os.read(reading, 512)):
-                retry_main_thread()
-
-
-_watch = _Watch()
 
 
 _forking = threading.local()
@@ -329,6 +290,9 @@ def retry_main_thread() -> None:
     call_at(monotonic() + RETRY_SECONDS, poke_main_thread)
 
 
+watch = Watch(retry_main_thread)
+
+
 def in_main_thread() -> bool:
     """Return whether the caller is on the main thread, the only one that signals reach."""
     return threading.current_thread() is threading.main_thread()
@@ -364,13 +328,13 @@ class Signals:
             return self
         _main.install()
         _main.entered.append(self)
-        for number in _SIGNALS:
+        for number in ENDING:
             handler = signal.getsignal(number)
             if _is_default(number, handler):
                 self._previous.append((number, handler))
                 signal.signal(number, _main.on_signal)
         if self._previous:
-            _watch.begin()
+            watch.begin()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -390,7 +354,7 @@ class Signals:
         for number, previous in self._previous:
             if signal.getsignal(number) == _main.on_signal:
                 signal.signal(number, previous)  # type: ignore[arg-type] # what getsignal returned
-        _watch.end()
+        watch.end()
 
     def inherit(self, other: Signals) -> None:
         """Put back in time what ``other`` has replaced."""

@@ -23,7 +23,7 @@ from prefectlite.errors import StateConflictError, UsageError
 from prefectlite.inputs import find_futures, may_hold_runs, resolve
 from prefectlite.interruptions import ClosedByCallerError, acquire, calls_user_code
 from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
-from prefectlite.outcomes import failed_state, timed_out_state, user_traceback
+from prefectlite.outcomes import crashed_state, failed_state, timed_out_state, user_traceback
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.retries import delay_before
 from prefectlite.states import (
@@ -34,6 +34,7 @@ from prefectlite.states import (
     State,
     may_follow,
 )
+from prefectlite.stops import is_cancelled
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 
@@ -105,7 +106,7 @@ def attempts(
         logs.record(context, logging.INFO, f"{told}; the next is due in {duration_text(delay)}")
         context.deadline = None
         if delay:
-            yield Sleep(delay)
+            yield Sleep(delay, context)
         take(context, Retrying())
     raise AssertionError("unreachable")
 
@@ -171,8 +172,20 @@ def finish(context: RunContext, state: State) -> State:
     return state
 
 
+def interrupted_state(context: RunContext, error: BaseException) -> State:
+    """Return the state of a run that something other than its own code ended."""
+    if is_cancelled(context):
+        told = "It ended by itself, as it was asked to."
+        if not isinstance(context, FlowRunContext) or not context.is_cancelled:
+            told = "Its flow run was cancelled."
+        return Cancelled(told)
+    return crashed_state(error)
+
+
 def _after_cancelling(state: State) -> State:
     """Return what a run takes that was to end in ``state`` and is being cancelled."""
+    if state.is_cancelled():
+        return state
     if not state.is_completed():
         return Cancelled("The run ended by itself while it was being cancelled.", data=state.data)
     told = "It had finished before its cancellation reached it."

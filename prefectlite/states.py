@@ -40,7 +40,7 @@ TRANSITIONS: dict[StateType, frozenset[StateType]] = {
     StateType.SCHEDULED: frozenset(
         {StateType.PENDING, StateType.RUNNING, StateType.CANCELLED, StateType.CRASHED},
     )
-    | {StateType.SCHEDULED, StateType.FAILED},
+    | {StateType.SCHEDULED, StateType.CANCELLING, StateType.FAILED},
     StateType.PENDING: frozenset(
         {StateType.PENDING, StateType.SCHEDULED, StateType.RUNNING, StateType.CANCELLING},
     )

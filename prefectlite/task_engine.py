@@ -50,6 +50,7 @@ from prefectlite.lifecycle import (
     attempts,
     call_hooks,
     finish,
+    interrupted_state,
     log_failure,
     made_name,
     take,
@@ -57,7 +58,7 @@ from prefectlite.lifecycle import (
 )
 from prefectlite.names import new_id
 from prefectlite.options import TaskLike
-from prefectlite.outcomes import crashed_state, failed_state, task_state, unsettled
+from prefectlite.outcomes import failed_state, task_state, unsettled
 from prefectlite.records import CachedResult, TaskRun
 from prefectlite.states import Cancelled, Completed, NotReady, Pending, Running, State
 
@@ -198,7 +199,7 @@ def task_steps(request: TaskRequest) -> Steps[State]:
         if context is None or not context.task_run.run_count:
             end_unstarted(request, "The flow run ended before the task could start.")
         else:
-            _finish(request, context, crashed_state(error))
+            _finish(request, context, interrupted_state(context, error))
         raise
     return _finish(request, context or _context(request), state)
 

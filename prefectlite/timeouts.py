@@ -163,9 +163,10 @@ add_source(_due_interruption)
 
 
 class InterruptibleThread:
-    """The thread that makes it, open to ``TimeoutInterrupt`` from others until it is closed."""
+    """The thread that makes it, open to an exception from others until it is disarmed."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[BaseException] = TimeoutInterrupt) -> None:
+        self._kind = kind
         self._ident = threading.get_ident()
         self._lock = _thread.allocate_lock()
         self._is_open = True
@@ -195,7 +196,7 @@ class InterruptibleThread:
         with self._lock:
             if not self._is_open:
                 return
-            self._is_interrupted |= (has_hit := interrupt_thread(self._ident, TimeoutInterrupt))
+            self._is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
         self.interrupt_at(monotonic() + (REPEAT_SECONDS if has_hit else RETRY_SECONDS))
 
 

@@ -1,0 +1,120 @@
+"""The engine's side of a cancellation: see that a run is being cancelled, and end its code.
+
+While a flow runs, the process's watch thread looks at its state on record a few times a second, and at
+once when another process pokes it. A run that is Cancelling gets ``CancelInterrupt`` raised in its
+user code, and in nothing else; its subflows and tasks end with it. What the registry then says is the
+engine's affair; this module must never change a state.
+"""
+
+from __future__ import annotations
+
+from types import FrameType
+
+from prefectlite.clock import monotonic
+from prefectlite.context import FlowRunContext, RunContext, current, enclosing
+from prefectlite.errors import PrefectLiteError
+from prefectlite.interruptions import (
+    LOOP_GRACE_SECONDS,
+    CancelInterrupt,
+    add_source,
+    call_at,
+    in_main_thread,
+    is_interruptible,
+    poke_main_thread,
+    prepare_main_thread,
+    retry_main_thread,
+    watch,
+)
+from prefectlite.timeouts import REPEAT_SECONDS, InterruptibleThread
+
+
+class Watched:
+    """A flow run whose state on record is looked at until ``end``."""
+
+    def __init__(self, context: FlowRunContext) -> None:
+        self.context = context
+        self.next_at: float | None = None
+        self._thread: InterruptibleThread | None = None
+        if in_main_thread():
+            prepare_main_thread()
+        else:
+            self._thread = InterruptibleThread(CancelInterrupt)
+        _watched.append(self)
+        watch.start()
+
+    def end(self) -> None:
+        """Look no more; to be called in the thread that made it."""
+        if self in _watched:
+            _watched.remove(self)
+        if self._thread is not None:
+            self._thread.disarm()
+
+    def look(self) -> None:
+        """Interrupt the run's code if the run is being cancelled; from the watch thread."""
+        context = self.context
+        if context.is_cancelled:
+            return  # it was interrupted, and will be again
+        try:
+            state = context.registry.find_flow_run(context.flow_run.id).state
+        except PrefectLiteError:  # who runs it will find out; here is nobody to be told
+            return
+        if state.is_cancelling():
+            context.is_cancelled = True
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        at = monotonic()
+        call = self.context.loop_call
+        if call is not None:
+            loop, task = call
+            at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
+            try:
+                loop.call_soon_threadsafe(task.cancel)
+            except RuntimeError:  # the loop has just been closed
+                return
+        if self._thread is not None:
+            self._thread.interrupt_at(at)
+        else:
+            self.next_at = at
+            call_at(at, poke_main_thread)
+
+
+_watched: list[Watched] = []
+
+
+def is_cancelled(context: RunContext) -> bool:
+    """Return whether a run, or one around it, is being cancelled."""
+    return any(
+        isinstance(each, FlowRunContext) and each.is_cancelled for each in enclosing(context)
+    )
+
+
+def _look() -> bool:
+    for watched in _watched.copy():
+        watched.look()
+    return bool(_watched)
+
+
+def _due_interruption(frame: FrameType | None) -> BaseException | None:
+    moment, is_due = monotonic(), False
+    for watched in _watched:
+        if watched.next_at is None:
+            continue
+        if watched.next_at > moment:
+            continue
+        if _is_inside(watched.context) and is_interruptible(frame):
+            watched.next_at = moment + REPEAT_SECONDS
+            call_at(watched.next_at, poke_main_thread)
+            return CancelInterrupt()
+        is_due = True
+    if is_due:
+        retry_main_thread()
+    return None
+
+
+def _is_inside(context: FlowRunContext) -> bool:
+    return any(each is context for each in enclosing(current()))
+
+
+add_source(_due_interruption)
+watch.on_tick = _look
