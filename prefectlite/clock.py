@@ -6,8 +6,13 @@ here blocks or imports anything but the standard library.
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import UTC, datetime, timedelta
+
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
+_DURATION = f"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?"
+_UNIT_SECONDS = (86_400, 3_600, 60, 1)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -47,3 +52,21 @@ def duration_text(seconds: float) -> str:
     if not days:
         return f"{hours}h{minutes:02d}m"
     return f"{days}d{hours:02d}h"
+
+
+def duration_from_text(text: str) -> float:
+    """Return the seconds of a duration as a person writes it: ``90``, ``45s``, ``3m12s``, ``1.5h``.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    if re.fullmatch(_NUMBER, text):
+        text += "s"
+    found = re.fullmatch(_DURATION, text)
+    if found is None or not text:
+        raise ValueError(f"{text!r} is no duration, such as 90, 45s, 3m12s, 2h or 1d")
+    return sum(
+        float(count) * seconds
+        for count, seconds in zip(found.groups(), _UNIT_SECONDS, strict=True)
+        if count is not None
+    )

@@ -23,12 +23,13 @@ _IMPORTERS = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_ext
 _FORMS = "an entrypoint is module:flow or path.py:flow"
 
 
-def load_flow(entrypoint: str) -> Flow[..., object]:
+def load_flow(entrypoint: str, *, folder: Path | None = None) -> Flow[..., object]:
     """Import what an entrypoint names and return its flow.
 
     Args:
         entrypoint: ``module:flow``, ``path.py:flow``, or either without ``:flow`` when one flow
             is defined there. Flows that are imported from elsewhere count if there are no others.
+        folder: Where modules and relative paths are looked for; None for the current folder.
 
     Raises:
         EntrypointError: There is no such module, file or flow, or not one alone; or its code
@@ -36,33 +37,61 @@ def load_flow(entrypoint: str) -> Flow[..., object]:
             begins in that code.
     """
     target, name = _parted(entrypoint)
-    module = _load_file(target) if _is_path(target) else _load_module(target)
+    if is_path(target):
+        module = _load_file(target, folder or Path())
+    else:
+        module = _load_module(target, _current_folder() if folder is None else str(folder))
     return _only_flow(module, target) if name is None else _named_flow(module, target, name)
+
+
+def absolute(entrypoint: str, folder: Path) -> str:
+    """Return an entrypoint that does not depend on the current folder; a module's stays as it is.
+
+    Args:
+        entrypoint: As ``load_flow`` takes it.
+        folder: Where a relative path is looked for.
+    """
+    target, name = _parted(entrypoint)
+    if is_path(target):
+        target = str(folder / target)
+    return target if name is None else f"{target}:{name}"
+
+
+def is_running_program(entrypoint: str, folder: Path) -> bool:
+    """Return whether an entrypoint names the very script that this process runs.
+
+    To load it would run it once more, beside itself, with all that it does at its top.
+    """
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    target, _ = _parted(entrypoint)
+    path = target if is_path(target) else f"{target.replace('.', '/')}.py"
+    return script is not None and Path(script).resolve() == (folder / path).resolve()
 
 
 def _parted(entrypoint: str) -> tuple[str, str | None]:
     target, colon, name = entrypoint.rpartition(":")
     # A colon may also be part of a path.
-    if not colon or _is_path(name):
+    if not colon or is_path(name):
         target, name = entrypoint, ""
     if not target or (colon and not name and target != entrypoint):
         raise EntrypointError(f"{entrypoint!r} is not an entrypoint", hint=_FORMS)
     return target, name or None
 
 
-def _is_path(target: str) -> bool:
+def is_path(target: str) -> bool:
+    """Return whether an entrypoint, without its ``:flow``, names a file and not a module."""
     return target.endswith(".py") or "/" in target
 
 
-def _load_module(name: str) -> ModuleType:
-    """Import a module as ``python -m`` finds it: from the current folder first."""
+def _load_module(name: str, folder: str | None) -> ModuleType:
+    """Import a module as ``python -m`` finds it: from the folder first."""
     if not all(part.isidentifier() for part in name.split(".")):
         raise EntrypointError(f"{name!r} is neither a module nor a Python file", hint=_FORMS)
-    _put_first(_current_folder())
-    return _run(name, lambda: import_module(name))
+    _put_first(folder)
+    return _run(name, lambda: import_module(name), folder)
 
 
-def _load_file(target: str) -> ModuleType:
+def _load_file(target: str, folder: Path) -> ModuleType:
     """Import a file much as a script is run, but under its own name, so that its objects pickle.
 
     The file's folder is first on ``sys.path``, and the module is called as the file is, without
@@ -71,17 +100,17 @@ def _load_file(target: str) -> ModuleType:
     import finds: what is defined in it cannot be pickled to a worker process, until the file is
     renamed. A file that is loaded already is not loaded again.
     """
-    path = _checked_path(target)
+    path = _checked_path(target, folder)
     name = _module_name(path)
     loaded = sys.modules.get(name)
     if loaded is not None:
         return loaded
     _put_first(str(path.parent))
-    return _run(target, lambda: _execute(name, path))
+    return _run(target, lambda: _execute(name, path), str(path.parent))
 
 
-def _checked_path(target: str) -> Path:
-    path = Path(target)
+def _checked_path(target: str, folder: Path) -> Path:
+    path = folder / target
     try:
         path = path.resolve()
         with path.open("rb"):
@@ -142,7 +171,7 @@ def _execute(name: str, path: Path) -> ModuleType:
     return sys.modules.get(name, module)
 
 
-def _run(target: str, load: Callable[[], ModuleType]) -> ModuleType:
+def _run(target: str, load: Callable[[], ModuleType], folder: str | None) -> ModuleType:
     """Import, and tell the person's own errors from those of the entrypoint."""
     try:
         return load()
@@ -157,7 +186,7 @@ def _run(target: str, load: Callable[[], ModuleType]) -> ModuleType:
         if f"{target}.".startswith(f"{missing}.") and not _in_user_code(error):
             raise EntrypointError(
                 f"there is no module {missing!r}",
-                hint=f"it is not installed, nor in {_current_folder()}; {_FORMS}",
+                hint=f"it is not installed, nor in {folder}; {_FORMS}",
             ) from None
         raise _failed(target, error, f"it needs {missing!r}", _hint_for(missing)) from error
     except SystemExit as error:

@@ -17,7 +17,10 @@
     |  |- AmbiguousReferenceError
     |  |- StateConflictError
     |  |- FlowRunNotRunningError
+    |  |- RunFinalError
     |  '- RunNotFinalError
+    |- InfrastructureError                 exit code 5
+    |  '- InfrastructureNotAvailable
     |- OutputError                         exit code 5
     |  '- OutputClosedError                exit code 141
     '- RegistryError                       exit code 5
@@ -140,15 +143,15 @@ class ConflictError(PrefectLiteError):
 
 
 class AmbiguousReferenceError(ConflictError):
-    """An id prefix or a name means more than one run.
+    """An id prefix or a name means more than one run, or whatever was asked for.
 
     Attributes:
-        candidates: The ids that it could mean, newest first, at most ten.
+        candidates: What it could mean, newest first, at most ten; of runs, their ids.
     """
 
-    def __init__(self, reference: str, candidates: Sequence[str]) -> None:
+    def __init__(self, reference: str, candidates: Sequence[str], *, noun: str = "run") -> None:
         super().__init__(
-            f"{reference!r} means more than one run: {', '.join(candidates)}",
+            f"{reference!r} means more than one {noun}: {', '.join(candidates)}",
             hint="give more characters of the id",
         )
         self.candidates = tuple(candidates)
@@ -180,6 +183,20 @@ class FlowRunNotRunningError(ConflictError):
 
 class RunNotFinalError(ConflictError):
     """Something was asked that needs a run which has ended."""
+
+
+class RunFinalError(ConflictError):
+    """Something was asked that needs a run which has not ended."""
+
+
+class InfrastructureError(PrefectLiteError):
+    """What a run runs in could not be started, reached or ended."""
+
+    exit_code = 5
+
+
+class InfrastructureNotAvailable(InfrastructureError):
+    """What a run runs in cannot be reached from here: another host, container or user."""
 
 
 class OutputError(PrefectLiteError):

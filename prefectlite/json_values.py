@@ -53,6 +53,20 @@ def to_json_value(value: object) -> object:
     return copy
 
 
+def json_or_text(text: str) -> object:
+    """Return the value that a text is as JSON, and else the text; NaN and Infinity are texts."""
+    try:
+        value: object = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return text
+    return value
+
+
+def _refuse_constant(name: str) -> object:
+    # They are not JSON, though json.loads reads them.
+    raise ValueError(name)
+
+
 def shown(value: object, characters: int) -> str:
     """Return the value's ``repr``, cut; of a value whose ``repr`` fails, what it is."""
     if hasattr(type(value), "get_secret_value"):

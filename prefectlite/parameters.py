@@ -11,7 +11,6 @@ import dataclasses
 import enum
 import functools
 import inspect
-import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from pathlib import PurePath
 from weakref import WeakKeyDictionary
 
 from prefectlite.errors import ParameterTypeError
-from prefectlite.json_values import MASK, shown, to_json_value
+from prefectlite.json_values import MASK, json_or_text, shown, to_json_value
 
 if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -478,15 +477,7 @@ def _from_text(text: str, members: Sequence[object]) -> object:
     wanted = [member for member in members if member is not types.NoneType]
     if wanted and all(_is_textual(member) for member in wanted):
         return text
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        return text
+    value = json_or_text(text)
     # ``str | list[str]`` given 5 means "5"; ``str | int`` means 5.
     is_scalar = not isinstance(value, list | dict)
     return text if str in wanted and is_scalar and type(value) not in members else value
-
-
-def _refuse_constant(name: str) -> object:
-    # NaN and Infinity are not JSON, though json.loads reads them.
-    raise ValueError(name)

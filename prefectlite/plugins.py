@@ -35,7 +35,8 @@ def _import(path: str) -> ModuleType | None:
     try:
         __import__(path)
     except ModuleNotFoundError as error:
-        if error.name != path:
+        # The module, or the package of a kind that has no implementation of ours yet.
+        if error.name not in {path, path.rpartition(".")[0]}:
             raise
         return None
     module = sys.modules[path]

@@ -72,6 +72,10 @@ class FlowRun:
         process: The process that runs it; None before one does.
         infrastructure_pid: What it runs in, as ``scope:id``; for a process ``hostname:PID``. None
             before that is known.
+        deployment_id: The deployment that it was made of; None for one that was called.
+        work_queue: The queue that it is taken from; None for one that was called.
+        infrastructure: A copy of the deployment's, as it was then; None for one that was called.
+        scheduled_at: When it is due; None for one that was called.
         run_count: Attempts begun so far.
     """
 
@@ -88,6 +92,10 @@ class FlowRun:
     infrastructure_pid: str | None = None
     parent_flow_run_id: str | None = None
     parent_task_run_id: str | None = None
+    deployment_id: str | None = None
+    work_queue: str | None = None
+    infrastructure: Mapping[str, object] | None = None
+    scheduled_at: datetime | None = None
     run_count: int = 0
     created_at: datetime = field(default_factory=now)
     started_at: datetime | None = None
@@ -112,6 +120,10 @@ class FlowRun:
             "infrastructure_pid": self.infrastructure_pid,
             "parent_flow_run_id": self.parent_flow_run_id,
             "parent_task_run_id": self.parent_task_run_id,
+            "deployment_id": self.deployment_id,
+            "work_queue": self.work_queue,
+            "infrastructure": None if self.infrastructure is None else {**self.infrastructure},
+            "scheduled_at": _moment(self.scheduled_at),
             "run_count": self.run_count,
             "created_at": _moment(self.created_at),
             "started_at": _moment(self.started_at),
@@ -215,6 +227,96 @@ class LogLine(NamedTuple):
             "message": self.message,
             "flow_run_id": self.flow_run_id,
             "task_run_id": self.task_run_id,
+        }
+
+
+#: The work queue of a deployment that names none.
+DEFAULT_WORK_QUEUE = "default"
+#: The priority of a work queue for which none was chosen: room for more urgent ones, and for less.
+DEFAULT_PRIORITY = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A flow that can be run elsewhere and later: where its code is, with what, and in what.
+
+    Attributes:
+        name: Unique among the deployments of its flow.
+        entrypoint: ``path.py:flow`` or ``module:flow``, seen from ``working_directory``.
+        working_directory: An absolute path.
+        parameters: What the flow is called with where a run says nothing else; JSON-able.
+        infrastructure: ``type``, such as ``process``, and what differs from that type's defaults:
+            ``command``, ``environment``, ``working_directory``, ``stream_output``,
+            ``grace_seconds``, ``timeout_seconds``.
+    """
+
+    id: str
+    name: str
+    flow_name: str
+    entrypoint: str
+    working_directory: str
+    description: str | None = None
+    version: str | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    work_queue: str = DEFAULT_WORK_QUEUE
+    infrastructure: Mapping[str, object] = field(default_factory=lambda: {"type": "process"})
+    created_at: datetime = field(default_factory=now)
+    updated_at: datetime = field(default_factory=now)
+
+    @property
+    def full_name(self) -> str:
+        """The flow's name and its own, ``my-flow/nightly``: unique in a registry."""
+        return f"{self.flow_name}/{self.name}"
+
+    def dict(self) -> dict[str, object]:
+        """Return the deployment as JSON can hold it; times are ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "flow_name": self.flow_name,
+            "entrypoint": self.entrypoint,
+            "working_directory": self.working_directory,
+            "description": self.description,
+            "version": self.version,
+            "parameters": {**self.parameters},
+            "tags": [*self.tags],
+            "work_queue": self.work_queue,
+            "infrastructure": {**self.infrastructure},
+            "created_at": _moment(self.created_at),
+            "updated_at": _moment(self.updated_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkQueue:
+    """Where the flow runs of deployments wait to be taken.
+
+    Attributes:
+        name: Unique.
+        priority: Queues with a smaller number are served first (Prefect 2.8 behaviour); at least 1.
+        concurrency_limit: How many of its runs may be going on at once; None for any number.
+        is_paused: Whether no more of its runs are taken.
+    """
+
+    id: str
+    name: str
+    description: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    concurrency_limit: int | None = None
+    is_paused: bool = False
+    created_at: datetime = field(default_factory=now)
+
+    def dict(self) -> dict[str, object]:
+        """Return the queue as JSON can hold it; times are ISO 8601 in UTC."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "description": self.description,
+            "priority": self.priority,
+            "concurrency_limit": self.concurrency_limit,
+            "is_paused": self.is_paused,
+            "created_at": _moment(self.created_at),
         }
 
 

@@ -18,11 +18,13 @@ from typing import Any
 from prefectlite.clock import from_microseconds, to_microseconds
 from prefectlite.records import (
     CachedResult,
+    Deployment,
     FlowRun,
     LogLine,
     ProcessIdentity,
     StateChange,
     TaskRun,
+    WorkQueue,
 )
 from prefectlite.states import State, StateType, recorded_state
 
@@ -32,7 +34,8 @@ Values = tuple[str | int | None, ...]
 #: The columns of ``flow_run_values`` and ``flow_run_from``.
 FLOW_RUN_COLUMNS = (
     "id, name, flow_name, state_type, state_name, state_message, state_at, state_version,"
-    " parameters, tags, version, entrypoint, process, infrastructure_pid, parent_flow_run_id, parent_task_run_id, run_count,"
+    " parameters, tags, version, entrypoint, process, infrastructure_pid, parent_flow_run_id, parent_task_run_id,"
+    " deployment_id, work_queue, infrastructure, scheduled_at, run_count,"
     " created_at, started_at, ended_at"
 )
 #: The columns of ``task_run_values``, and of ``task_run_from`` before the flow run's id.
@@ -40,6 +43,13 @@ TASK_RUN_COLUMNS = (
     "id, name, task_name, state_type, state_name, state_message, state_at, state_version, tags,"
     " parent_task_run_id, cache_key, run_count, created_at, started_at, ended_at"
 )
+#: The columns of ``deployment_values`` and ``deployment_from``.
+DEPLOYMENT_COLUMNS = (
+    "id, name, flow_name, entrypoint, working_directory, description, version, parameters, tags,"
+    " work_queue, infrastructure, created_at, updated_at"
+)
+#: The columns of ``work_queue_values`` and ``work_queue_from``.
+WORK_QUEUE_COLUMNS = "id, name, description, priority, concurrency_limit, is_paused, created_at"
 
 
 def storable(text: str) -> str:
@@ -102,6 +112,10 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         flow_run.infrastructure_pid,
         flow_run.parent_flow_run_id,
         flow_run.parent_task_run_id,
+        flow_run.deployment_id,
+        _storable(flow_run.work_queue),
+        None if flow_run.infrastructure is None else json.dumps(dict(flow_run.infrastructure)),
+        _microseconds(flow_run.scheduled_at),
         flow_run.run_count,
         to_microseconds(flow_run.created_at),
         _microseconds(flow_run.started_at),
@@ -125,10 +139,14 @@ def flow_run_from(row: Row) -> FlowRun:
         infrastructure_pid=row[13],
         parent_flow_run_id=row[14],
         parent_task_run_id=row[15],
-        run_count=row[16],
-        created_at=from_microseconds(row[17]),
-        started_at=_moment(row[18]),
-        ended_at=_moment(row[19]),
+        deployment_id=row[16],
+        work_queue=row[17],
+        infrastructure=None if row[18] is None else json.loads(row[18]),
+        scheduled_at=_moment(row[19]),
+        run_count=row[20],
+        created_at=from_microseconds(row[21]),
+        started_at=_moment(row[22]),
+        ended_at=_moment(row[23]),
     )
 
 
@@ -212,3 +230,67 @@ def cached_result_values(cached: CachedResult) -> Values:
 def cached_result_from(row: Row) -> CachedResult:
     """Return the record of a row of ``cached_result_values``."""
     return CachedResult(row[0], row[1], _moment(row[2]))
+
+
+def deployment_values(deployment: Deployment) -> Values:
+    """Return the values for ``DEPLOYMENT_COLUMNS``."""
+    return (
+        deployment.id,
+        storable(deployment.name),
+        storable(deployment.flow_name),
+        storable(deployment.entrypoint),
+        storable(deployment.working_directory),
+        _storable(deployment.description),
+        _storable(deployment.version),
+        json.dumps(dict(deployment.parameters)),
+        json.dumps(deployment.tags),
+        storable(deployment.work_queue),
+        json.dumps(dict(deployment.infrastructure)),
+        to_microseconds(deployment.created_at),
+        to_microseconds(deployment.updated_at),
+    )
+
+
+def deployment_from(row: Row) -> Deployment:
+    """Return the record of a row of ``DEPLOYMENT_COLUMNS``."""
+    return Deployment(
+        id=row[0],
+        name=row[1],
+        flow_name=row[2],
+        entrypoint=row[3],
+        working_directory=row[4],
+        description=row[5],
+        version=row[6],
+        parameters=json.loads(row[7]),
+        tags=tuple(json.loads(row[8])),
+        work_queue=row[9],
+        infrastructure=json.loads(row[10]),
+        created_at=from_microseconds(row[11]),
+        updated_at=from_microseconds(row[12]),
+    )
+
+
+def work_queue_values(queue: WorkQueue) -> Values:
+    """Return the values for ``WORK_QUEUE_COLUMNS``."""
+    return (
+        queue.id,
+        storable(queue.name),
+        _storable(queue.description),
+        queue.priority,
+        queue.concurrency_limit,
+        int(queue.is_paused),
+        to_microseconds(queue.created_at),
+    )
+
+
+def work_queue_from(row: Row) -> WorkQueue:
+    """Return the record of a row of ``WORK_QUEUE_COLUMNS``."""
+    return WorkQueue(
+        id=row[0],
+        name=row[1],
+        description=row[2],
+        priority=row[3],
+        concurrency_limit=row[4],
+        is_paused=bool(row[5]),
+        created_at=from_microseconds(row[6]),
+    )

@@ -49,6 +49,47 @@ def registry(home):
     return open_registry(PREFECTLITE_REGISTRY.value())
 
 
+#: Flows that deployments are made of.
+_FLOWS = """
+from pydantic import SecretStr
+from prefectlite import flow
+
+@flow(name="the flow", version="7")
+def etl(day: str = "today", n: int = 1):
+    '''Extract.
+
+    And load.
+    '''
+
+@flow
+def strict(number: int): ...
+
+@flow
+def secret(password: SecretStr): ...
+
+@flow(validate_parameters=False)
+def lax(number: int): ...
+
+same = etl
+"""
+
+
+@pytest.fixture
+def flows_folder(tmp_path, monkeypatch):
+    """A current folder with flows; what a test imports is forgotten when it ends."""
+    folder = tmp_path / "flows"
+    folder.mkdir()
+    (folder / "deployed_flows.py").write_text(_FLOWS)
+    monkeypatch.chdir(folder)
+    before = set(sys.modules)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield folder
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name not in before and file is not None and Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
 class Started:
     """A process that runs a test's own Python code, and says when it is ready."""
 

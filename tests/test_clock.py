@@ -8,6 +8,7 @@ from hypothesis import strategies as some
 
 from prefectlite.clock import (
     EPOCH,
+    duration_from_text,
     duration_text,
     from_microseconds,
     monotonic,
@@ -61,3 +62,28 @@ def test_a_naive_time_is_refused():
 )
 def test_a_duration_reads_as_a_person_writes_it(seconds, text):
     assert duration_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0", 0),
+        ("90", 90),
+        ("1.5", 1.5),
+        ("45s", 45),
+        ("3m12s", 192),
+        ("1.5h", 5400),
+        ("1d2h3m4s", 93_784),
+        ("2h05m", 7500),
+    ],
+)
+def test_a_duration_is_read_as_a_person_writes_it(text, seconds):
+    assert duration_from_text(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "x", "h", "-5", "1e5", "1..5s", "1m2h", "1h30", "5 s", "nan", "inf", "\u0661"]
+)
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ValueError, match="no duration"):
+        duration_from_text(text)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import prefectlite
-from prefectlite.entrypoints import load_flow
+from prefectlite.entrypoints import absolute, load_flow
 from prefectlite.errors import EntrypointError
 
 HELLO = """
@@ -70,6 +70,41 @@ def refusal(entrypoint: str) -> EntrypointError:
     assert caught.value.exit_code == 2
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+@pytest.mark.parametrize("entrypoint", ["flows_elsewhere.py:mine", "flows_elsewhere:mine"])
+def test_a_flow_is_looked_for_in_the_folder_that_is_named(tmp_path, entrypoint):
+    folder = tmp_path / "elsewhere"
+    write(
+        f"{folder}/flows_elsewhere.py",
+        """
+        from prefectlite import flow
+
+        @flow
+        def mine(): ...
+        """,
+    )
+    assert load_flow(entrypoint, folder=folder).name == "mine"
+    del sys.modules["flows_elsewhere"]
+    sys.path.remove(str(folder))
+    for other in (None, tmp_path):
+        with pytest.raises(EntrypointError):
+            load_flow(entrypoint, folder=other)
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "expected"),
+    [
+        ("f.py:g", "/a/f.py:g"),
+        ("b/f.py", "/a/b/f.py"),
+        ("/c/f.py:g", "/c/f.py:g"),
+        ("module:g", "module:g"),
+        ("package.module", "package.module"),
+        ("c:d/f.py", "/a/c:d/f.py"),
+    ],
+)
+def test_a_path_becomes_absolute_and_a_module_stays(entrypoint, expected):
+    assert absolute(entrypoint, Path("/a")) == expected
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 
 from prefectlite.clock import now
 from prefectlite.names import new_id
-from prefectlite.records import FlowRun, LogLine, StateChange, TaskRun, after_change
+from prefectlite.records import (
+    Deployment,
+    FlowRun,
+    LogLine,
+    StateChange,
+    TaskRun,
+    WorkQueue,
+    after_change,
+)
 from prefectlite.states import (
     AwaitingRetry,
     Completed,
@@ -114,3 +122,32 @@ def test_a_run_that_completes_without_running_has_an_end_and_no_start():
 def test_a_record_cannot_be_altered():
     with pytest.raises(AttributeError):
         flow_run(Pending()).name = "other"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Deployment(
+            id="i",
+            name="n",
+            flow_name="f",
+            entrypoint="e",
+            working_directory="/",
+            parameters={"x": [1]},
+            tags=("a",),
+            created_at=MOMENT,
+        ),
+        WorkQueue(id="i", name="n", created_at=MOMENT),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_a_deployment_and_a_work_queue_are_shown_as_json_with_all_that_they_have(record):
+    shown = record.dict()
+    assert json.loads(json.dumps(shown)) == shown
+    assert set(shown) == set(record.__dataclass_fields__)
+    assert shown["created_at"] == "2024-05-06T07:08:09.000010+00:00"
+
+
+def test_a_deployment_is_called_by_its_flow_and_itself():
+    fields = {"id": "i", "entrypoint": "e", "working_directory": "/"}
+    assert Deployment(name="n", flow_name="a/f", **fields).full_name == "a/f/n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 from prefectlite import rows
 from prefectlite.clock import now
 from prefectlite.names import new_id
-from prefectlite.records import CachedResult, FlowRun, LogLine, TaskRun
+from prefectlite.records import CachedResult, Deployment, FlowRun, LogLine, TaskRun, WorkQueue
 from prefectlite.states import State, StateType
 
 TEXTS = some.text()
@@ -29,6 +29,10 @@ FLOW_RUNS = some.builds(
     version=MAYBE_TEXTS,
     entrypoint=MAYBE_TEXTS,
     parent_flow_run_id=MAYBE_TEXTS,
+    deployment_id=MAYBE_TEXTS,
+    work_queue=MAYBE_TEXTS,
+    infrastructure=some.none() | some.dictionaries(TEXTS, TEXTS | some.integers()),
+    scheduled_at=MAYBE_MOMENTS,
 )
 TASK_RUNS = some.builds(TaskRun, **RUN, task_name=TEXTS, flow_run_id=TEXTS, cache_key=MAYBE_TEXTS)
 
@@ -41,6 +45,44 @@ def test_a_flow_run_survives_as_a_row(run):
 @given(TASK_RUNS)
 def test_a_task_run_survives_as_a_row(run):
     assert rows.task_run_from([*rows.task_run_values(run), run.flow_run_id]) == run
+
+
+@given(
+    some.builds(
+        Deployment,
+        id=TEXTS,
+        name=TEXTS,
+        description=MAYBE_TEXTS,
+        version=MAYBE_TEXTS,
+        parameters=some.dictionaries(TEXTS, TEXTS | some.integers() | some.none()),
+        tags=TAGS,
+        infrastructure=some.dictionaries(TEXTS, TEXTS | some.integers()),
+        created_at=MOMENTS,
+        updated_at=MOMENTS,
+    )
+)
+def test_a_deployment_survives_as_a_row(deployment):
+    values = rows.deployment_values(deployment)
+    assert rows.deployment_from(values) == deployment
+    assert len(values) == len(rows.DEPLOYMENT_COLUMNS.split(", "))
+
+
+@given(
+    some.builds(
+        WorkQueue,
+        id=TEXTS,
+        name=TEXTS,
+        description=MAYBE_TEXTS,
+        priority=some.integers(),
+        concurrency_limit=some.none() | some.integers(),
+        is_paused=some.booleans(),
+        created_at=MOMENTS,
+    )
+)
+def test_a_work_queue_survives_as_a_row(queue):
+    values = rows.work_queue_values(queue)
+    assert rows.work_queue_from(values) == queue
+    assert len(values) == len(rows.WORK_QUEUE_COLUMNS.split(", "))
 
 
 @given(some.builds(LogLine, TEXTS, MAYBE_TEXTS, some.integers(), TEXTS, TEXTS, MOMENTS))

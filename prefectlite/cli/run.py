@@ -6,21 +6,26 @@ document's alone, and what the flow prints goes to stderr too.
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, redirect_stdout
-from pathlib import Path
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
+from prefectlite.endings import CANCELLED, exit_code_of, tell_ending
 from prefectlite.entrypoints import load_flow
-from prefectlite.errors import ParameterTypeError, UsageError
+from prefectlite.errors import ParameterTypeError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.interruptions import TerminationSignal
 from prefectlite.json_values import to_json_value
 from prefectlite.options import Kind
+from prefectlite.parameter_options import (
+    ParamOption,
+    ParamsOption,
+    pairs,
+    parameters_of,
+    stdout_to_stderr,
+)
 from prefectlite.parameters import from_text
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY, TERM
@@ -29,10 +34,7 @@ from prefectlite.states import State
 if TYPE_CHECKING:
     from prefectlite.flows import Flow
 
-_FAILED = 1
-_TIMED_OUT = 124
 _INTERRUPTED = 130
-_CANCELLED = 143
 
 
 def run(
@@ -45,23 +47,8 @@ def run(
         ),
     ],
     *,
-    param: Annotated[
-        list[str] | None,
-        Option(
-            "--param",
-            "-p",
-            description="A parameter: JSON, or else plain text; may be repeated.",
-            metavar="KEY=VALUE",
-        ),
-    ] = None,
-    params: Annotated[
-        str | None,
-        Option(
-            "--params",
-            description="All parameters as a JSON object, or @FILE, or - for stdin.",
-            metavar="JSON",
-        ),
-    ] = None,
+    param: ParamOption = None,
+    params: ParamsOption = None,
     name: Annotated[
         str | None, Option("--name", description="The flow run's name.", metavar="NAME")
     ] = None,
@@ -102,7 +89,7 @@ def run(
     flow = load_flow(entrypoint)
     if timeout is not None:
         flow = flow.with_options(timeout_seconds=timeout)
-    parameters = _from_document(params) | from_text(flow.fn, _pairs(param or []))
+    parameters = parameters_of(params) | from_text(flow.fn, pairs("-p", param or []))
     request = FlowRequest(
         flow,
         (),
@@ -111,7 +98,7 @@ def run(
         tags=frozenset(tag or ()) - {""},
         entrypoint=entrypoint,
     )
-    with _stdout_for_json() if as_json else nullcontext():
+    with stdout_to_stderr() if as_json else nullcontext():
         state, exit_code = _run(flow, request, show_progress=not no_progress)
     run_count = request.flow_run.run_count if request.flow_run else 0
     if isinstance(state.data, ParameterTypeError) and not run_count:  # refused before it began
@@ -119,23 +106,6 @@ def run(
     if as_json:
         _print_json(request, state)
     return _told(request, state, exit_code)
-
-
-@contextmanager
-def _stdout_for_json() -> Iterator[None]:
-    """Send to stderr what is printed meanwhile, by this process and by those that it starts."""
-    console.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        try:
-            console.flush()  # of who kept the stdout that was there before
-        finally:
-            os.dup2(stdout, 1)
-            os.close(stdout)
 
 
 def _run(
@@ -165,7 +135,7 @@ def _exit_code_of(interruption: BaseException) -> int | None:
     """Return the exit code of a signal; None for the rest, such as a flow's own ``sys.exit``."""
     if isinstance(interruption, KeyboardInterrupt):
         return _INTERRUPTED
-    return _CANCELLED if isinstance(interruption, TerminationSignal) else None
+    return CANCELLED if isinstance(interruption, TerminationSignal) else None
 
 
 def _finished(flow: Flow[..., object], request: FlowRequest) -> State:
@@ -202,47 +172,6 @@ async def _aexhausted(request: FlowRequest) -> State:
     return states[0]
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        key, separator, value = text.partition("=")
-        if not separator or not key:
-            raise UsageError(f"-p {text!r} is not KEY=VALUE", hint="such as: -p name=you")
-        pairs[key] = value
-    return pairs
-
-
-def _from_document(text: str | None) -> dict[str, object]:
-    """Return the parameters that ``--params`` gives.
-
-    Raises:
-        UsageError: They cannot be read, or are no JSON object.
-    """
-    if text is None:
-        return {}
-    import json
-
-    source = "--params"
-    try:
-        if text == "-":
-            source, text = "stdin", sys.stdin.read()
-        elif text.startswith("@"):
-            source = text[1:]
-            text = Path(source).read_text(encoding="utf-8")
-        document = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"the parameters in {source} cannot be read: {error}",
-            hint='they are a JSON object: --params \'{"name": "you"}\'',
-        ) from error
-    if not isinstance(document, Mapping):
-        raise UsageError(
-            f"the parameters in {source} are no JSON object",
-            hint='such as: --params \'{"name": "you"}\'',
-        )
-    return dict(document)
-
-
 def _print_json(request: FlowRequest, state: State) -> None:
     if request.flow_run is None:
         return
@@ -262,17 +191,8 @@ def _told(request: FlowRequest, state: State, exit_code: int | None) -> int:
     if state.is_completed() and exit_code is None:
         return 0
     if request.flow_run is not None:
-        run = request.flow_run
-        why = f": {state.message}" if state.message else ""
-        console.error(
-            f"flow run {run.name!r} is {state.name}{why}",
-            hint=f"see: prefectlite flow-run logs {run.id[:8]}",
-        )
-    if exit_code is not None:
-        return exit_code
-    if state.is_cancelled():
-        return _CANCELLED
-    return _TIMED_OUT if state.name == "TimedOut" else _FAILED
+        tell_ending(request.flow_run, state)
+    return exit_code_of(state) if exit_code is None else exit_code
 
 
 COMMANDS = (run,)

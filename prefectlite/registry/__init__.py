@@ -13,14 +13,138 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from typing import TypedDict, Unpack
 
 from prefectlite.errors import SettingError
 from prefectlite.plugins import load
-from prefectlite.records import CachedResult, FlowRun, LogLine, Run, StateChange, TaskRun
+from prefectlite.records import (
+    CachedResult,
+    Deployment,
+    FlowRun,
+    LogLine,
+    Run,
+    StateChange,
+    TaskRun,
+    WorkQueue,
+)
 from prefectlite.states import State
 
 #: How many runs a listing gives where the caller names no number.
 DEFAULT_LIMIT = 200
+
+
+class WorkQueueChanges(TypedDict, total=False):
+    """What can be changed of a work queue; what is left out stays."""
+
+    description: str | None
+    priority: int
+    concurrency_limit: int | None
+    is_paused: bool
+
+
+class DeploymentRegistry(ABC):
+    """The deployments and work queues of a registry, and the runs that wait in the queues.
+
+    What is said of ``Registry`` holds here too; every write is durable.
+    """
+
+    @abstractmethod
+    def save_deployment(self, deployment: Deployment) -> Deployment:
+        """Record a deployment, or replace the one of the same flow and name.
+
+        Returns:
+            It, as it is on record: one that was replaced keeps its id and ``created_at``.
+        """
+
+    @abstractmethod
+    def find_deployment(self, reference: str) -> Deployment:
+        """Return what an id, a unique id prefix, ``flow-name/name``, or a unique name means.
+
+        Raises:
+            NotFoundError: No deployment has it.
+            AmbiguousReferenceError: Several have it, and none has it as its whole id or name.
+        """
+
+    @abstractmethod
+    def list_deployments(
+        self, *, flow_names: Collection[str] = (), work_queue: str | None = None
+    ) -> list[Deployment]:
+        """Return deployments by flow and name.
+
+        Args:
+            flow_names: Only those of the flows of these names; empty for all.
+            work_queue: Only those of the queue of this name; None for all.
+        """
+
+    @abstractmethod
+    def delete_deployment(self, deployment_id: str) -> None:
+        """Delete a deployment; its runs stay as they are, also those that are still to begin.
+
+        Raises:
+            NotFoundError: There is no such deployment.
+        """
+
+    @abstractmethod
+    def create_work_queue(self, queue: WorkQueue) -> None:
+        """Record a new work queue.
+
+        Raises:
+            ConflictError: There is one of that name.
+        """
+
+    @abstractmethod
+    def change_work_queue(self, queue_id: str, **changes: Unpack[WorkQueueChanges]) -> WorkQueue:
+        """Change some of a work queue, leaving the rest to whoever else changes it; return it.
+
+        Raises:
+            NotFoundError: There is no such queue.
+        """
+
+    @abstractmethod
+    def find_work_queue(self, reference: str) -> WorkQueue:
+        """Return the work queue that a name, an id or a unique id prefix means.
+
+        Raises:
+            NotFoundError: No queue has it.
+            AmbiguousReferenceError: It begins several ids, and is no name.
+        """
+
+    @abstractmethod
+    def list_work_queues(self) -> list[WorkQueue]:
+        """Return the work queues, those that are served first before the others."""
+
+    @abstractmethod
+    def delete_work_queue(self, queue_id: str) -> None:
+        """Delete a work queue; runs that wait in it stay, and can be claimed by its name.
+
+        Raises:
+            NotFoundError: There is no such queue.
+        """
+
+    @abstractmethod
+    def count_queued_flow_runs(self) -> dict[str, dict[str, int]]:
+        """Return, by queue name, how many runs that are not final there are by state name."""
+
+    @abstractmethod
+    def claim_due_flow_runs(
+        self, queues: Collection[str], *, limit: int, at: datetime
+    ) -> list[FlowRun]:
+        """Take runs that are due, and move each to Pending: no other caller gets them too.
+
+        A run is due when it is Scheduled, ``scheduled_at`` has come, its queue is not paused, and
+        fewer of the queue's runs than its limit are going on: Pending, Running, Paused,
+        Cancelling, or awaiting a retry in their process. Queues with the smallest priority number come
+        first, then the runs that are due for longest. A queue that is not on record has the
+        default priority and no limit.
+
+        Args:
+            queues: Names of work queues.
+            limit: At most this many.
+            at: The present time.
+
+        Returns:
+            The runs, now Pending, in the order in which they are to begin.
+        """
 
 
 class Registry(ABC):
@@ -31,6 +155,8 @@ class Registry(ABC):
     """
 
     url: str
+    #: The part of it that knows deployments and work queues.
+    deployments: DeploymentRegistry
 
     @abstractmethod
     def create_flow_run(self, flow_run: FlowRun) -> None:

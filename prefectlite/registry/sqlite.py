@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from prefectlite.clock import to_microseconds
 from prefectlite.database import Database, Where
+from prefectlite.deployment_tables import DeploymentTables
 from prefectlite.errors import (
     AmbiguousReferenceError,
     FlowRunNotRunningError,
@@ -40,7 +41,7 @@ from prefectlite.records import (
     TaskRun,
     after_change,
 )
-from prefectlite.registry import DEFAULT_LIMIT, Registry
+from prefectlite.registry import DEFAULT_LIMIT, DeploymentRegistry, Registry
 from prefectlite.rows import (
     FLOW_RUN_COLUMNS,
     TASK_RUN_COLUMNS,
@@ -66,14 +67,14 @@ T = TypeVar("T")
 _PREFIX = "sqlite:///"
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
 _SELECT_TASK_RUN = (
     f"SELECT {TASK_RUN_COLUMNS}, (SELECT id FROM flow_run WHERE seq = flow_run_seq) FROM task_run "  # noqa: S608 - literals only, no value
 )
 _INSERT_FLOW_RUN = f"""
     INSERT INTO flow_run ({FLOW_RUN_COLUMNS}, state_actor)
-    VALUES ({", ".join("?" * 21)})
+    VALUES ({", ".join("?" * 25)})
 """  # noqa: S608 - literals only, no value
 _INSERT_TASK_RUN = f"""
     INSERT INTO task_run ({TASK_RUN_COLUMNS}, state_actor, flow_run_seq)
@@ -123,6 +124,10 @@ def _path(url: str) -> Path:
         raise RegistryUnavailableError(f"{path} is a symbolic link to itself") from error
 
 
+class SQLiteDeployments(DeploymentTables, DeploymentRegistry):
+    """The tables of deployments, as what ``Registry`` declares."""
+
+
 class SQLiteRegistry(Registry):
     """A registry in one file; the methods are described where ``Registry`` declares them."""
 
@@ -132,6 +137,9 @@ class SQLiteRegistry(Registry):
             path, migrations=MIGRATIONS, schema_version=SCHEMA_VERSION, read_only=read_only
         )
         self._lines = WaitingLines()
+        self.deployments = SQLiteDeployments(
+            read=self._read, write=self._write, change_state=self._state_change
+        )
 
     def create_flow_run(self, flow_run: FlowRun) -> None:
         row = (*flow_run_values(flow_run), _actor(here.pid))
@@ -152,6 +160,15 @@ class SQLiteRegistry(Registry):
         self._write(insert)
 
     def change_state(self, run: Run, state: State) -> Run:
+        changed, change = self._state_change(run, state)
+        is_flow_run = isinstance(run, FlowRun)
+        self._write(change, durable=is_flow_run, with_lines=self._lines.are_of(run.id))
+        return changed
+
+    def _state_change(
+        self, run: Run, state: State
+    ) -> tuple[Run, Callable[[sqlite3.Connection], None]]:
+        """Return the run after a change, and what makes the change in a transaction."""
         is_flow_run = isinstance(run, FlowRun)
         changed: Run = after_change(run, state)
         actor = _actor(here.pid)
@@ -168,8 +185,7 @@ class SQLiteRegistry(Registry):
             if not allowed or connection.execute(statement, row).rowcount == 0:
                 raise self._refusal(connection, run, state)
 
-        self._write(change, durable=is_flow_run, with_lines=self._lines.are_of(run.id))
-        return changed
+        return changed, change
 
     def _refusal(
         self, connection: sqlite3.Connection, run: FlowRun | TaskRun, state: State

@@ -13,16 +13,19 @@ from prefectlite import __version__, cli
 SOURCES = str(Path(cli.__file__).parents[2])
 DEADLINE_SECONDS = 60
 FULL = Path("/dev/full")
-_COMMANDS = ["flow-run", "task-run", "version"]
+_COMMANDS = ["deployment", "flow-run", "task-run", "version", "work-queue"]
 _READS = [
     ["flow-run", "ls"],
     ["flow-run", "inspect", "a-name"],
     ["flow-run", "logs", "a-name"],
     ["task-run", "ls"],
     ["task-run", "inspect", "my_task-0"],
+    ["deployment", "ls"],
+    ["work-queue", "ls"],
     ["--color", "never", "flow-run", "ls", "--json"],
 ]
 _TOO_HEAVY = {"typer", "click", "pydantic", "rich", "psutil", "asyncio", "logging", "platformdirs"}
+_TOO_HEAVY |= {"tomllib", "tomli_w"}
 
 
 def _every_command_line():

@@ -8,10 +8,12 @@ import sqlite3
 import stat
 import tempfile
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from prefectlite.clock import now
 from prefectlite.database import APPLICATION_ID
 from prefectlite.errors import (
     NotFoundError,
@@ -20,7 +22,7 @@ from prefectlite.errors import (
 )
 from prefectlite.registry import open_registry
 from prefectlite.registry.sqlite import MIGRATIONS, SCHEMA_VERSION
-from prefectlite.states import Completed
+from prefectlite.states import Completed, Scheduled
 
 as_root = pytest.mark.skipif(
     os.getuid() != 0, reason="NOT TESTED: only root can become another user or mount a filesystem"
@@ -95,6 +97,21 @@ def test_an_index_answers_which_runs_are_unfinished_however_many_are_finished(st
     steps = []
     store.registry._database._connection.set_progress_handler(lambda: steps.append(1), 100)
     assert store.registry.list_flow_runs(states=["running", "Paused"]) == [unfinished]
+    assert len(steps) < 10
+
+
+def test_an_index_answers_what_is_due_however_many_runs_there_are(store):
+    at = now()
+    for number in range(400):
+        ended, later = {"work_queue": "q"}, {"work_queue": "q" if number % 2 else "other"}
+        store.add_flow_run(Completed(), scheduled_at=at, **ended)
+        store.add_flow_run(Scheduled(), scheduled_at=at + timedelta(days=1), **later)
+    due = store.add_flow_run(Scheduled(), work_queue="q", scheduled_at=at)
+    steps = []
+    store.registry._database._connection.set_progress_handler(lambda: steps.append(1), 100)
+    for expected in ([due.id], []):
+        found = store.registry.deployments.claim_due_flow_runs(["q"], limit=5, at=now())
+        assert [run.id for run in found] == expected
     assert len(steps) < 10
 
 

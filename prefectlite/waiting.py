@@ -1,0 +1,86 @@
+"""Wait until a flow run has come to a state that another process brings it to.
+
+``run_deployment`` and the commands that wait call it. It reads the registry again and again, which
+costs next to nothing, and records nothing but that a run's process has died.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from prefectlite.clock import monotonic
+from prefectlite.liveness import settle
+from prefectlite.records import FlowRun
+from prefectlite.registry import Registry, open_registry
+from prefectlite.states import State
+
+# A person does not notice the first; at the last, a look is a thousandth of the time between two.
+_SHORTEST_SECONDS = 0.02
+_LONGEST_SECONDS = 0.1
+_GROWTH = 1.2
+# To look whether every run's process lives costs more than to look at one run.
+_SETTLE_SECONDS = 1.0
+
+
+def wait_for_flow_run(
+    registry: Registry,
+    flow_run_id: str,
+    *,
+    until: Callable[[State], bool] = State.is_final,
+    timeout_seconds: float | None = None,
+    poll_seconds: float | None = None,
+) -> FlowRun:
+    """Block until a flow run's state is what was asked for; return the run as it then is.
+
+    Args:
+        registry: Where to look; one for reading suffices.
+        flow_run_id: The whole id.
+        until: Says of a state whether it is the one. A final state always ends the waiting, since
+            nothing follows it.
+        timeout_seconds: How long to wait at most; the run is then returned as it is. None for ever.
+        poll_seconds: Between two looks; None for 20 ms at first, growing to 100 ms.
+
+    Raises:
+        NotFoundError: There is no such run, or it was deleted meanwhile.
+    """
+    (flow_run,) = wait_for_flow_runs(
+        registry,
+        [flow_run_id],
+        until=until,
+        timeout_seconds=timeout_seconds,
+        poll_seconds=poll_seconds,
+    )
+    return flow_run
+
+
+def wait_for_flow_runs(
+    registry: Registry,
+    flow_run_ids: Sequence[str],
+    *,
+    until: Callable[[State], bool] = State.is_final,
+    timeout_seconds: float | None = None,
+    poll_seconds: float | None = None,
+    needed: int = 1,
+) -> list[FlowRun]:
+    """Block until so many flow runs have come to a state; return all of them as they then are.
+
+    Args:
+        needed: How many of them must have; the others are as in ``wait_for_flow_run``.
+    """
+    deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+    pause = _SHORTEST_SECONDS if poll_seconds is None else poll_seconds
+    settle_at = 0.0  # at once: one may have died long ago
+    while True:
+        if monotonic() >= settle_at:
+            settle(registry, lambda: open_registry(registry.url))
+            settle_at = monotonic() + _SETTLE_SECONDS
+        flow_runs = [registry.find_flow_run(flow_run_id) for flow_run_id in flow_run_ids]
+        if sum(run.state.is_final() or until(run.state) for run in flow_runs) >= needed:
+            return flow_runs
+        left = pause if deadline is None else min(pause, deadline - monotonic())
+        if left <= 0:
+            return flow_runs
+        time.sleep(left)
+        if poll_seconds is None:
+            pause = min(pause * _GROWTH, _LONGEST_SECONDS)
