@@ -39,7 +39,7 @@ from prefectlite.errors import (
     StateConflictError,
     UsageError,
 )
-from prefectlite.interruptions import Signals
+from prefectlite.interruptions import Signals, is_terminating
 from prefectlite.lifecycle import (
     attempts,
     call_hooks,
@@ -173,7 +173,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
     except BaseException as interruption:
         received = request.signals.received if request.signals else None
         ended = _finish(request, context, interrupted_state(context, received or interruption))
-        if not context.is_cancelled:
+        if not context.is_cancelled or is_terminating():
             raise
         _settle_loop(interruption)
         return ended

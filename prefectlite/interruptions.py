@@ -190,6 +190,7 @@ class _Main:
         # Why the flows are to end; it is pending until it was raised, or was given to the loop.
         self.received: BaseException | None = None
         self.pending: tuple[BaseException, signal.Signals, float] | None = None
+        self.is_ending = False
 
     def install(self) -> None:
         # Never taken back: a late poke must find a handler.
@@ -213,6 +214,8 @@ class _Main:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         which = signal.Signals(number)
+        if self.is_ending and which is signal.SIGTERM:
+            return  # the code is ending already; its finally must not be interrupted
         error = TerminationSignal() if which is signal.SIGTERM else KeyboardInterrupt()
         cancels = [signals.cancel for signals in self.entered if signals.cancel is not None]
         is_blocking = not cancels or len(cancels) < len(self.entered)
@@ -265,6 +268,16 @@ def add_source(source: Callable[[FrameType | None], BaseException | None]) -> No
 def prepare_main_thread() -> None:
     """Make the main thread listen; to be called there, before anything is due."""
     _main.install()
+
+
+def is_terminating() -> bool:
+    """Return whether a signal has ended the flow's code, or is about to."""
+    return _main.received is not None
+
+
+def ignore_termination(*, is_ending: bool) -> None:
+    """Leave SIGTERM without effect while a flow ends because it is being cancelled."""
+    _main.is_ending = is_ending
 
 
 def poke_main_thread() -> None:

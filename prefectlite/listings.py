@@ -25,6 +25,15 @@ StateOption = Annotated[
         metavar="STATE",
     ),
 ]
+FlowOption = Annotated[
+    list[str] | None,
+    Option(
+        "--flow",
+        "-f",
+        description="Only those of the flow of this name; may be repeated.",
+        metavar="NAME",
+    ),
+]
 LimitOption = Annotated[
     int | None,
     Option(

@@ -82,12 +82,14 @@ def _locked(path: Path) -> int | None:
     return descriptor
 
 
-@atexit.register
 def _let_go() -> None:
     identity = _own.identity
     if identity is not None and identity.lock_path and identity.pid == here.pid:
         with suppress(OSError):
             os.unlink(identity.lock_path)  # noqa: PTH108 - at exit, and pathlib costs more
+
+
+atexit.register(_let_go)
 
 
 def is_alive(identity: ProcessIdentity) -> bool | None:
@@ -105,6 +107,13 @@ def is_alive(identity: ProcessIdentity) -> bool | None:
     if not is_locked and identity.start_ticks and identity.pid_namespace == _pid_namespace():
         return start_ticks(identity.pid) == identity.start_ticks
     return is_locked
+
+
+def is_reachable(identity: ProcessIdentity) -> bool:
+    """Return whether a process's PID means that process here too."""
+    if identity.boot_id is None:  # not Linux
+        return identity.hostname == os.uname().nodename
+    return identity.boot_id == _boot_id() and identity.pid_namespace == _pid_namespace()
 
 
 def _is_locked(identity: ProcessIdentity) -> bool | None:
@@ -176,14 +185,19 @@ def runs_of_dead_processes(registry: Registry) -> list[FlowRun]:
     return dead
 
 
-def record_dead(registry: Registry, flow_run: FlowRun) -> None:
-    """Put on record that a flow run's process is dead. Safe from several processes at once."""
+def record_dead(registry: Registry, flow_run: FlowRun, told: str | None = None) -> None:
+    """Put on record that a flow run's process is dead. Safe from several processes at once.
+
+    Args:
+        told: The state's message; None for what can be seen.
+    """
     identity = flow_run.process
     if identity is None:
         raise ValueError(f"flow run {flow_run.id} was not begun by a process")
-    told = f"Its process {identity.pid} on {identity.hostname} died before it ended."
-    if identity.boot_id != _boot_id():
+    if told is None and identity.boot_id != _boot_id():
         told = f"The machine {identity.hostname} was restarted before it ended."
+    elif told is None:
+        told = f"Its process {identity.pid} on {identity.hostname} died before it ended."
     end_orphans(registry, flow_run.id, told)
     state = Cancelled if flow_run.state.is_cancelling() else Crashed
     with suppress(StateConflictError):  # it ended just before its process did, or another was first

@@ -18,8 +18,10 @@ from prefectlite.interruptions import (
     CancelInterrupt,
     add_source,
     call_at,
+    ignore_termination,
     in_main_thread,
     is_interruptible,
+    is_terminating,
     poke_main_thread,
     prepare_main_thread,
     retry_main_thread,
@@ -44,8 +46,9 @@ class Watched:
 
     def end(self) -> None:
         """Look no more; to be called in the thread that made it."""
-        if self in _watched:
-            _watched.remove(self)
+        _watched.remove(self)
+        if not any(each.context.is_cancelled for each in _watched):
+            ignore_termination(is_ending=False)
         if self._thread is not None:
             self._thread.disarm()
 
@@ -60,7 +63,9 @@ class Watched:
             return
         if state.is_cancelling():
             context.is_cancelled = True
-            self._interrupt()
+            if not is_terminating():  # else its code is ending already
+                ignore_termination(is_ending=True)
+                self._interrupt()
 
     def _interrupt(self) -> None:
         at = monotonic()

@@ -12,9 +12,12 @@ from itertools import islice
 from typing import Annotated
 
 from prefectlite import console
+from prefectlite.cancel_orders import DEFAULT_GRACE_SECONDS, Orders
 from prefectlite.commands import Argument, Option
-from prefectlite.errors import NotFoundError, RunNotFinalError
+from prefectlite.endings import TIMED_OUT, exit_code_of, tell_ending
+from prefectlite.errors import NotFoundError, RunNotFinalError, UsageError
 from prefectlite.listings import (
+    FlowOption,
     JsonListOption,
     JsonOption,
     LimitOption,
@@ -27,6 +30,8 @@ from prefectlite.listings import (
 from prefectlite.liveness import settle
 from prefectlite.records import FlowRun, LogLine
 from prefectlite.registry import Registry
+from prefectlite.states import State
+from prefectlite.waiting import wait_for_flow_runs
 
 # Lines are read in pieces of this size: a reader that holds the registry for long stops checkpoints,
 # and all lines of a run may not fit into memory.
@@ -34,6 +39,9 @@ _LINES_AT_ONCE = 2_000
 
 _Reference = Annotated[
     str, Argument("The flow run's id, the start of it, or its name.", metavar="ID")
+]
+_References = Annotated[
+    list[str], Argument("Flow runs: ids, starts of ids, or names.", metavar="ID")
 ]
 
 
@@ -55,15 +63,7 @@ class Level(StrEnum):
 def ls(
     *,
     state: StateOption = None,
-    flow: Annotated[
-        list[str] | None,
-        Option(
-            "--flow",
-            "-f",
-            description="Only those of the flow of this name; may be repeated.",
-            metavar="NAME",
-        ),
-    ] = None,
+    flow: FlowOption = None,
     limit: LimitOption = None,
     as_json: JsonListOption = False,
 ) -> None:
@@ -169,7 +169,7 @@ def logs(
 
 
 def delete(
-    ids: Annotated[list[str], Argument("Flow runs: ids, starts of ids, or names.", metavar="ID")],
+    ids: _References,
     *,
     force: Annotated[
         bool, Option("--force", description="Delete also runs that are not in a final state.")
@@ -201,6 +201,143 @@ def delete(
         console.say(f"Deleted flow run '{console.escaped(flow_run.name)}' ({flow_run.id})")
     if as_json:
         console.out_json([flow_run.dict() for flow_run in flow_runs.values()])
+
+
+def wait(
+    ids: _References,
+    *,
+    any_of_them: Annotated[
+        bool, Option("--any", description="Return when one of them has; else all must.")
+    ] = False,
+    until: Annotated[
+        str | None,
+        Option(
+            "--for",
+            description="Wait for this state, by its name or type, instead of a final one.",
+            metavar="STATE",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        Option("--timeout", description="Wait no longer than this.", metavar="SECONDS", minimum=0),
+    ] = None,
+    as_json: JsonListOption = False,
+) -> int:
+    """Wait until flow runs have ended, and exit with the code that says how.
+
+    Of several it is the code of the first in their order that is not 0. It is 124 where the time
+    is over first, and 1 where a run has ended and will never be in the state that was asked for.
+
+    Examples:
+        prefectlite flow-run wait gigantic-cockatoo && echo done
+        prefectlite flow-run wait 3f2a9c1e --for paused --timeout 60
+    """
+    registry = settled_registry()
+    asked = [registry.find_flow_run(reference).id for reference in ids]
+    needed = 1 if any_of_them else len(asked)
+    flow_runs = wait_for_flow_runs(
+        registry,
+        asked,
+        until=lambda state: _is_in(state, until),
+        timeout_seconds=timeout,
+        needed=needed,
+    )
+    if as_json:
+        console.out_json([flow_run.dict() for flow_run in flow_runs])
+    reached = [run for run in flow_runs if run.state.is_final() or _is_in(run.state, until)]
+    if len(reached) < needed:
+        console.error(f"that was not so within {timeout:g} seconds")
+        return TIMED_OUT
+    codes = [_code(run, until) for run in reached]
+    return next(filter(None, codes), 0)
+
+
+def _is_in(state: State, word: str | None) -> bool:
+    """Return whether a state is the one that a word means, by its name or type."""
+    return word is not None and word.upper() in (state.type, state.name.upper())
+
+
+def _code(flow_run: FlowRun, until: str | None) -> int:
+    """Return the exit code for a run that was waited for, and say why it is not 0."""
+    state = flow_run.state
+    if _is_in(state, until) or (until is None and state.is_completed()):
+        return 0
+    tell_ending(flow_run, state)
+    return exit_code_of(state) or 1
+
+
+def cancel(
+    ids: Annotated[
+        list[str] | None, Argument("Flow runs: ids, starts of ids, or names.", metavar="ID")
+    ] = None,
+    *,
+    flow: FlowOption = None,
+    state: StateOption = None,
+    every: Annotated[
+        bool, Option("--all", description="Cancel every flow run that has not ended.")
+    ] = False,
+    wait: Annotated[
+        bool, Option("--wait", "-w", description="Return when they have ended.")
+    ] = False,
+    grace: Annotated[
+        float,
+        Option(
+            "--grace",
+            description="What they get to end by themselves before they are killed.",
+            metavar="SECONDS",
+            minimum=0,
+        ),
+    ] = DEFAULT_GRACE_SECONDS,
+    force: Annotated[
+        bool,
+        Option(
+            "--force",
+            description="Mark as Cancelled what cannot be reached, though it may still run.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", description="Only show which would be cancelled.")
+    ] = False,
+    as_json: JsonListOption = False,
+) -> int:
+    """Cancel flow runs: their code is ended, and what does not end in time is killed.
+
+    Without --wait, it goes on in the background where a run takes longer than a moment.
+
+    Examples:
+        prefectlite flow-run cancel gigantic-cockatoo --wait
+        prefectlite flow-run cancel --flow my-flow --grace 5
+    """
+    registry = writable_registry()
+    settle(registry, lambda: registry)
+    chosen = _chosen(registry, ids or [], flow or [], state or [], every=every)
+    if dry_run:
+        console.out_json([run.dict() for run in chosen]) if as_json else _print_table(chosen)
+        return 0
+    orders = Orders(registry, grace_seconds=grace, is_forced=force)
+    ended = orders.carry_out(chosen, wait=wait)
+    if as_json:
+        console.out_json([run.dict() for run in ended])
+    return orders.exit_code
+
+
+def _chosen(
+    registry: Registry, ids: list[str], flows: list[str], states: list[str], *, every: bool
+) -> list[FlowRun]:
+    """Return the flow runs to cancel: those named, else those that the options describe."""
+    if ids:
+        if flows or states or every:
+            raise UsageError("name flow runs or describe them, not both")
+        found = [registry.find_flow_run(reference) for reference in ids]
+        return list({run.id: run for run in found}.values())
+    if not (flows or states or every):
+        raise UsageError(
+            "which flow runs?", hint="name some, or say --flow NAME, --state STATE or --all"
+        )
+    runs = registry.list_flow_runs(states=states, flow_names=flows, limit=None)
+    # A subflow run ends with the run that called it.
+    ids_ = {run.id for run in runs}
+    return [run for run in runs if not run.state.is_final() and run.parent_flow_run_id not in ids_]
 
 
 def _delete_with_results(registry: Registry, flow_run: FlowRun) -> None:
@@ -278,6 +415,9 @@ def _print_fields(flow_run: FlowRun) -> None:
             "Tags": ", ".join(flow_run.tags),
             "Version": flow_run.version or "",
             "Entrypoint": flow_run.entrypoint or "",
+            "Deployment": flow_run.deployment_id or "",
+            "Work queue": flow_run.work_queue or "",
+            "Scheduled": console.moment_text(flow_run.scheduled_at),
             "Infrastructure": flow_run.infrastructure_pid or "",
             "Parent flow run": flow_run.parent_flow_run_id or "",
             "Parent task run": flow_run.parent_task_run_id or "",
@@ -290,4 +430,4 @@ def _print_fields(flow_run: FlowRun) -> None:
     )
 
 
-COMMANDS = (ls, inspect, logs, delete)
+COMMANDS = (ls, inspect, logs, wait, cancel, delete)

@@ -1,0 +1,110 @@
+"""What ``flow-run cancel`` does with the runs that it is given, and what it says about each.
+
+``cli`` only; ``cancellation`` does the work. It is imported by a command that lists, too, so it
+imports that only when there is something to cancel.
+"""
+
+from __future__ import annotations
+
+import subprocess  # noqa: TID251 - the command goes on as another process, not a run
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from prefectlite import console
+from prefectlite.errors import InfrastructureNotAvailable, PrefectLiteError
+from prefectlite.records import FlowRun
+from prefectlite.registry import Registry
+
+#: What a run gets to end by itself, where nobody says otherwise; as in Prefect 2.8.
+DEFAULT_GRACE_SECONDS = 30.0
+# A run that heeds the request has ended by then, and nothing need go on in the background.
+_MOMENT_SECONDS = 0.5
+
+
+class Orders:
+    """Cancels runs, one after the other, and goes on where one of them cannot be.
+
+    Attributes:
+        exit_code: That of the last one that could not be cancelled; 0 where all could.
+    """
+
+    def __init__(self, registry: Registry, *, grace_seconds: float, is_forced: bool) -> None:
+        self.exit_code = 0
+        self._registry = registry
+        self._grace_seconds = grace_seconds
+        self._is_forced = is_forced
+
+    def carry_out(self, flow_runs: Sequence[FlowRun], *, wait: bool) -> list[FlowRun]:
+        """Cancel the runs and return them as they are then.
+
+        Args:
+            wait: Return when they have ended; else leave those that take longer to a process in the
+                background.
+        """
+        from prefectlite.cancellation import request_cancellation, wake
+
+        asked = self._each(flow_runs, lambda run: request_cancellation(self._registry, run))
+        begun = [run for run in asked if run.state.is_cancelling()]
+        for run in asked:
+            if run.state.is_final():
+                self._tell(run)
+        if not self._is_forced:
+            for run in begun:
+                with suppress(InfrastructureNotAvailable):  # told when it is enforced
+                    wake(run)
+        done = self._each(begun, self._enforce if wait or self._is_forced else self._leave)
+        now = {run.id: run for run in done}
+        return [now.get(run.id, run) for run in asked]
+
+    def _each(
+        self, flow_runs: Sequence[FlowRun], do: Callable[[FlowRun], FlowRun]
+    ) -> list[FlowRun]:
+        done = []
+        for flow_run in flow_runs:
+            try:
+                done.append(do(flow_run))
+            except PrefectLiteError as error:
+                console.error(error)
+                self.exit_code = error.exit_code
+        return done
+
+    def _enforce(self, flow_run: FlowRun) -> FlowRun:
+        from prefectlite.cancellation import enforce_cancellation, mark_cancelled
+
+        try:
+            flow_run = enforce_cancellation(
+                self._registry, flow_run, grace_seconds=self._grace_seconds
+            )
+        except InfrastructureNotAvailable as error:
+            if not self._is_forced:
+                raise
+            console.note(str(error))
+            flow_run = mark_cancelled(self._registry, flow_run)
+        self._tell(flow_run)
+        return flow_run
+
+    def _leave(self, flow_run: FlowRun) -> FlowRun:
+        """Give a run a moment to end, and leave it to another process if it does not."""
+        if flow_run.process is None:  # there is nothing to wait for
+            return self._enforce(flow_run)
+        from prefectlite.waiting import wait_for_flow_run
+
+        flow_run = wait_for_flow_run(self._registry, flow_run.id, timeout_seconds=_MOMENT_SECONDS)
+        if not flow_run.state.is_final():
+            command = [sys.executable, "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
+            background = subprocess.Popen(
+                [*command, "--wait", "--grace", str(self._grace_seconds)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            background.returncode = 0  # it outlives this command, which does not wait for it
+        self._tell(flow_run)
+        return flow_run
+
+    def _tell(self, flow_run: FlowRun) -> None:
+        why = f" {flow_run.state.message}" if flow_run.state.message else ""
+        name = console.escaped(flow_run.name)
+        console.say(f"{flow_run.state.name} flow run '{name}' ({flow_run.id}).{why}")

@@ -1,0 +1,194 @@
+"""A run's process and all that descends from it: signalled only where it is proven to be that.
+
+A PID is a number that the system gives again: a process is opened first (pidfd_open(2)), checked
+against what is known of it, and signalled by what was opened. Descendants are found by their parents
+and, where those are gone, by the token that they inherit in their environment; what dropped both, a
+supervisor must find.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prefectlite.clock import monotonic
+from prefectlite.errors import InfrastructureNotAvailable
+from prefectlite.liveness import is_alive, is_reachable, start_ticks
+from prefectlite.records import ProcessIdentity
+from prefectlite.settings import PREFECTLITE_RUN_TOKEN
+
+if TYPE_CHECKING:
+    import psutil
+
+# What the kernel may take to end a process that was killed; more takes only what is stuck in it.
+_DEATH_SECONDS = 10.0
+#: Stands for the descriptor of a process where the system has none.
+_NO_PIDFD = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What became of a tree.
+
+    Attributes:
+        killed: How many processes were killed.
+        survivors: PIDs that were not gone in time, and which nobody may claim to be.
+    """
+
+    killed: int
+    survivors: tuple[int, ...]
+
+
+def send(identity: ProcessIdentity, *numbers: signal.Signals) -> bool:
+    """Send signals to the very process that an identity names; return whether it was there.
+
+    Raises:
+        InfrastructureNotAvailable: It is on another machine, in another PID namespace, or another
+            user's.
+    """
+    if is_alive(identity) is False:
+        return False
+    if not is_reachable(identity):
+        raise InfrastructureNotAvailable(
+            f"process {identity.pid} on {identity.hostname} cannot be reached from here",
+            hint="cancel it there: on that host, or in that container",
+        )
+    with _pidfd(identity.pid) as process:
+        # Looked at after it was opened: what is open cannot be replaced any more.
+        if process is None or start_ticks(identity.pid) != identity.start_ticks:
+            return False
+        for number in numbers:
+            _send(process, identity.pid, number)
+    return True
+
+
+@contextmanager
+def _pidfd(pid: int) -> Iterator[int | None]:
+    """Open a process; None where there is none."""
+    if not hasattr(os, "pidfd_open"):  # not Linux
+        yield _NO_PIDFD
+        return
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _send(process: int, pid: int, number: signal.Signals) -> None:
+    try:
+        if process == _NO_PIDFD:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(process, number)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise InfrastructureNotAvailable(
+            f"process {pid} belongs to another user", hint="cancel it as that user, or as root"
+        ) from error
+
+
+def end_tree(identity: ProcessIdentity) -> Swept:
+    """Kill a run's process and everything that descends from it; wait until they are gone.
+
+    The processes are stopped before they are killed, parents first: what is stopped starts nothing
+    new. Blocks for ten seconds at most where one does not die.
+
+    Raises:
+        InfrastructureNotAvailable: Some of it may not be signalled from here.
+    """
+    deadline = monotonic() + _DEATH_SECONDS
+    killed = 0
+    while True:
+        members = _frozen(identity)
+        for member in members:
+            _signal_member(member, signal.SIGKILL)
+        survivors = tuple(one.pid for one in members if not _is_gone(one, deadline))
+        killed += len(members) - len(survivors)
+        if not members or survivors:
+            return Swept(killed, survivors)
+
+
+def _frozen(identity: ProcessIdentity) -> list[psutil.Process]:
+    """Stop every process of the tree, and look again until no new one is found."""
+    frozen: list[psutil.Process] = []
+    while True:
+        new = [member for member in _members(identity) if member not in frozen]
+        if not new:
+            return frozen
+        for member in new:
+            _signal_member(member, signal.SIGSTOP)
+        frozen += new
+
+
+def _members(identity: ProcessIdentity) -> list[psutil.Process]:
+    """Return the processes of the tree that are there now, parents before their children."""
+    import psutil
+
+    members: list[psutil.Process] = []
+    if is_reachable(identity) and start_ticks(identity.pid) == identity.start_ticks:
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(identity.pid)
+            children = root.children(recursive=True)
+            if start_ticks(identity.pid) == identity.start_ticks:
+                members = [root, *children]
+    for pid in psutil.pids():
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if process not in members and _has_token(process, identity.token):
+                members.append(process)
+    # A task of the run may be what asks for its end: it ends by itself, when that is done.
+    return [one for one in members if one.pid != os.getpid() and _runs(one)]
+
+
+def _has_token(process: psutil.Process, token: str) -> bool:
+    import psutil
+
+    try:
+        found = process.environ().get(PREFECTLITE_RUN_TOKEN.name, "")
+    except (psutil.Error, OSError):  # another user's, or gone
+        return False
+    return token in found.split(":")
+
+
+def _runs(process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _signal_member(member: psutil.Process, number: signal.Signals) -> None:
+    with _pidfd(member.pid) as process:
+        # psutil compares the start time: it is the one that was found, now that it is open.
+        if process is not None and member.is_running():
+            _send(process, member.pid, number)
+
+
+def _is_gone(member: psutil.Process, deadline: float) -> bool:
+    """Wait until a process is gone, or a zombie; return False where the time runs out."""
+    import psutil
+
+    with _pidfd(member.pid) as process:
+        if process is None or not member.is_running():
+            return True
+        if process != _NO_PIDFD:
+            poll = select.poll()
+            poll.register(process, select.POLLIN)
+            return bool(poll.poll(max(0.0, deadline - monotonic()) * 1_000))
+    with suppress(psutil.TimeoutExpired):
+        member.wait(max(0.0, deadline - monotonic()))
+        return True
+    return False
