@@ -72,7 +72,8 @@ class FlowRequest:
         name: The flow run's name; None for what ``flow_run_name`` says, or a random one.
         tags: Tags of this run, beside those that ``tags`` has set around the call.
         entrypoint: Where the flow was loaded from, where a command did that.
-        flow_run: The run, as of its last change of state; None before it is on record.
+        flow_run: The run, as of its last change of state; None before it is on record. One that was
+            put on record elsewhere is given, and begun.
         signals: The signal handlers around it; only a top one has some.
     """
 
@@ -259,8 +260,13 @@ def _create(request: FlowRequest) -> tuple[FlowRunContext, UsageError | None]:
     if error is None:
         error = _give_name(request, parameters)
     state = Running() if error is None else Pending()
-    flow_run = _new_flow_run(request, parameters, state)
-    registry.create_flow_run(flow_run)
+    flow_run = request.flow_run
+    is_new = flow_run is None
+    if flow_run is None:
+        flow_run = _new_flow_run(request, parameters, state)
+        registry.create_flow_run(flow_run)
+    else:
+        flow_run = registry.begin_flow_run(flow_run, state, own_identity())
     request.flow_run = flow_run
     context = FlowRunContext(
         flow,
@@ -272,7 +278,8 @@ def _create(request: FlowRequest) -> tuple[FlowRunContext, UsageError | None]:
     )
     if context.log_prints:
         prints.capture()
-    message = f"Created flow run {flow_run.name!r} for flow {flow_run.flow_name!r}"
+    word = "Created" if is_new else "Began"
+    message = f"{word} flow run {flow_run.name!r} for flow {flow_run.flow_name!r}"
     logs.record(context, logging.INFO, message, logger=logs.engine_logger)
     return context, error
 
@@ -299,7 +306,7 @@ def _parameters(request: FlowRequest) -> tuple[dict[str, object], UsageError | N
 def _give_name(request: FlowRequest, parameters: Mapping[str, object]) -> UsageError | None:
     """Give the run the name that ``flow_run_name`` makes; return why there is none, if so."""
     template = request.flow.options.flow_run_name
-    if template is not None and not request.name:
+    if template is not None and not request.name and request.flow_run is None:
         try:
             request.name = made_name("flow_run_name", template, parameters)
         except UsageError as error:

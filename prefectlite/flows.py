@@ -19,6 +19,7 @@ from prefectlite.inputs import listed
 from prefectlite.options import FlowOptions, Hook, Kind, RunName
 from prefectlite.retries import RetryDelay
 from prefectlite.runnables import Runnable, common_options
+from prefectlite.states import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,9 +92,37 @@ class Flow(Runnable[P, R]):
             return _items(request)
         return aiterate_flow(request)
 
+    def run_to_end(self, request: FlowRequest) -> State:
+        """Run a prepared request to its end, whatever the function's kind, and return its state.
+
+        The items of a generator are taken and dropped. Not for a running event loop.
+        """
+        if self.kind is Kind.SYNC:
+            return run_flow(request)
+        if self.kind is Kind.GENERATOR:
+            steps = iterate_flow(request)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as stop:
+                    state: State = stop.value
+                    return state
+        import asyncio
+
+        if self.kind is Kind.ASYNC:
+            return asyncio.run(arun_flow(request))
+        return asyncio.run(_aexhausted(request))
+
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
         """Return the same flow with some options changed."""
         return self._rebuilt(keywords)
+
+
+async def _aexhausted(request: FlowRequest) -> State:
+    states: list[State] = []
+    async for _ in aiterate_flow(request, states.append):
+        pass
+    return states[0]
 
 
 async def _awaited(request: FlowRequest, *, return_state: bool) -> object:

@@ -108,7 +108,7 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         json.dumps(flow_run.tags),
         _storable(flow_run.version),
         _storable(flow_run.entrypoint),
-        None if flow_run.process is None else _identity_text(flow_run.process),
+        None if flow_run.process is None else identity_text(flow_run.process),
         flow_run.infrastructure_pid,
         flow_run.parent_flow_run_id,
         flow_run.parent_task_run_id,
@@ -152,7 +152,8 @@ def flow_run_from(row: Row) -> FlowRun:
 
 # A process is on the record of every flow run that it runs.
 @lru_cache(maxsize=64)
-def _identity_text(identity: ProcessIdentity) -> str:
+def identity_text(identity: ProcessIdentity) -> str:
+    """Return the value of a process's identity: JSON."""
     return json.dumps(asdict(identity))
 
 

@@ -170,6 +170,12 @@ PREFECTLITE_RUN_TOKEN = Setting(
     parse=str,
     default=str,
 )
+PREFECTLITE_RUN_FOLDER = Setting(
+    "_PREFECTLITE_RUN_FOLDER",
+    "The folder in which a supervisor and its run leave word for each other; set by prefectlite.",
+    parse=str,
+    default=str,
+)
 PREFECTLITE_COMPLETE = Setting(
     "_PREFECTLITE_COMPLETE",
     "What a shell wants to know to complete a command line; set by its completion script.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
@@ -18,7 +18,6 @@ from prefectlite.errors import ParameterTypeError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.interruptions import TerminationSignal
 from prefectlite.json_values import to_json_value
-from prefectlite.options import Kind
 from prefectlite.parameter_options import (
     ParamOption,
     ParamsOption,
@@ -118,11 +117,11 @@ def _run(
     """
     try:
         if not show_progress or not sys.stderr.isatty() or TERM.value() in {"", "dumb"}:
-            return _finished(flow, request), None
+            return flow.run_to_end(request), None
         from prefectlite.progress import Progress
 
         with Progress(request):
-            return _finished(flow, request), None
+            return flow.run_to_end(request), None
     except Exception:
         raise
     except BaseException as interruption:
@@ -136,40 +135,6 @@ def _exit_code_of(interruption: BaseException) -> int | None:
     if isinstance(interruption, KeyboardInterrupt):
         return _INTERRUPTED
     return CANCELLED if isinstance(interruption, TerminationSignal) else None
-
-
-def _finished(flow: Flow[..., object], request: FlowRequest) -> State:
-    """Run the flow to its end, whatever its kind, and return its final state."""
-    if flow.kind is Kind.SYNC:
-        return cast(State, flow.start(request, return_state=True))
-    if flow.kind is Kind.GENERATOR:
-        from prefectlite.flow_engine import iterate_flow
-
-        return _exhausted(iterate_flow(request))
-    import asyncio
-
-    if flow.kind is Kind.ASYNC:
-        state: State = asyncio.run(cast(Any, flow.start(request, return_state=True)))
-        return state
-    return asyncio.run(_aexhausted(request))
-
-
-def _exhausted(steps: Any) -> State:  # noqa: ANN401 - a generator of the user's items
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            state: State = stop.value
-            return state
-
-
-async def _aexhausted(request: FlowRequest) -> State:
-    from prefectlite.flow_engine import aiterate_flow
-
-    states: list[State] = []
-    async for _ in aiterate_flow(request, states.append):
-        pass
-    return states[0]
 
 
 def _print_json(request: FlowRequest, state: State) -> None:

@@ -22,6 +22,7 @@ from prefectlite.records import (
     Deployment,
     FlowRun,
     LogLine,
+    ProcessIdentity,
     Run,
     StateChange,
     TaskRun,
@@ -191,6 +192,14 @@ class Registry(ABC):
             FlowRunNotRunningError: A task run was to start, or start again, in a flow run that is
                 over or being cancelled.
             NotFoundError: The run is not on record.
+        """
+
+    @abstractmethod
+    def begin_flow_run(self, flow_run: FlowRun, state: State, process: ProcessIdentity) -> FlowRun:
+        """Move a flow run that was put on record elsewhere to ``state``, and say who runs it.
+
+        As ``change_state``. The run's ``infrastructure_pid``, where nobody has set one yet, becomes
+        that of the process.
         """
 
     @abstractmethod

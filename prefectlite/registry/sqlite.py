@@ -14,6 +14,7 @@ import sqlite3  # noqa: TID251 - this is where it is talked to
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ from prefectlite.records import (
     CachedResult,
     FlowRun,
     LogLine,
+    ProcessIdentity,
     Run,
     StateChange,
     TaskRun,
@@ -52,6 +54,7 @@ from prefectlite.rows import (
     change_values,
     flow_run_from,
     flow_run_values,
+    identity_text,
     log_line_from,
     state_change_from,
     state_from,
@@ -85,6 +88,7 @@ _CHANGE = """
         state_version = ?, run_count = ?, started_at = ?, ended_at = ?, state_actor = ?
     WHERE id = ? AND state_version = ? AND state_type = ?
 """
+_BEGIN_FLOW_RUN = "UPDATE flow_run SET process = ?, infrastructure_pid = ? WHERE id = ?"
 _CHANGE_FLOW_RUN = _CHANGE.format(table="flow_run")
 _CHANGE_TASK_RUN = _CHANGE.format(table="task_run")
 # Tasks that were submitted before a pause still finish; after an end or a cancel none starts.
@@ -164,6 +168,18 @@ class SQLiteRegistry(Registry):
         is_flow_run = isinstance(run, FlowRun)
         self._write(change, durable=is_flow_run, with_lines=self._lines.are_of(run.id))
         return changed
+
+    def begin_flow_run(self, flow_run: FlowRun, state: State, process: ProcessIdentity) -> FlowRun:
+        changed, change = self._state_change(flow_run, state)
+        pid = changed.infrastructure_pid or f"{process.hostname}:{process.pid}"
+        row = (identity_text(process), pid, flow_run.id)
+
+        def begin(connection: sqlite3.Connection) -> None:
+            change(connection)
+            connection.execute(_BEGIN_FLOW_RUN, row)
+
+        self._write(begin, durable=True)
+        return replace(changed, process=process, infrastructure_pid=pid)
 
     def _state_change(
         self, run: Run, state: State

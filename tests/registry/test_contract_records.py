@@ -1,5 +1,6 @@
 """What is true of every registry: lines, listings, deletions, cached results, any text."""
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,12 +10,15 @@ from prefectlite.errors import (
     NotFoundError,
     StateConflictError,
 )
+from prefectlite.liveness import own_identity
 from prefectlite.names import new_id
 from prefectlite.records import CachedResult
 from prefectlite.states import (
     Completed,
     Failed,
+    Pending,
     Running,
+    Scheduled,
 )
 
 #: Texts that some store somewhere has got wrong.
@@ -308,3 +312,35 @@ def test_every_text_of_a_run_comes_back_as_it_was(store, text):
     assert registry.find_task_run(text) == task_run
     assert registry.list_flow_runs(flow_names=[text], states=[text]) == [flow_run]
     assert registry.count_task_runs(flow_run.id) == {"Running": 1}
+
+
+# Who runs a run
+
+
+def test_to_begin_a_run_says_who_runs_it_and_is_a_change_like_any_other(store, flow_run):
+    run = flow_run(Scheduled())
+    store.registry.create_flow_run(run)
+    begun = store.registry.begin_flow_run(run, Running(), own_identity())
+    assert begun.process == own_identity()
+    assert begun.infrastructure_pid == f"{os.uname().nodename}:{os.getpid()}"
+    assert store.open_again().find_flow_run(run.id) == begun
+    with pytest.raises(StateConflictError):  # by who saw it before
+        store.registry.begin_flow_run(run, Running(), own_identity())
+
+
+def test_an_infrastructure_that_is_named_already_stays(store, flow_run):
+    run = flow_run(Pending(), infrastructure_pid="host:7")
+    store.registry.create_flow_run(run)
+    begun = store.registry.begin_flow_run(run, Running(), own_identity())
+    assert store.registry.find_flow_run(run.id).infrastructure_pid == "host:7"
+    assert begun.infrastructure_pid == "host:7"
+
+
+def test_the_runs_that_a_process_has_begun_and_not_ended_are_found(store, flow_run):
+    waiting, begun, ended = (flow_run(Pending(), name=name) for name in ("w", "b", "e"))
+    for run in (waiting, begun, ended):
+        store.registry.create_flow_run(run)
+    begun = store.registry.begin_flow_run(begun, Running(), own_identity())
+    ended = store.registry.begin_flow_run(ended, Running(), own_identity())
+    store.registry.change_state(ended, Completed())
+    assert store.registry.list_begun_flow_runs() == [begun]

@@ -1,0 +1,100 @@
+"""Run a flow run that was put on record elsewhere: ``python -m prefectlite.execute FLOW_RUN_ID``.
+
+What a supervisor starts, in the run's working directory and environment. The run is begun only where
+it is still waiting for that: one that was cancelled meanwhile is left alone. The exit code says how it
+ended, as that of ``prefectlite run`` does.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefectlite import console
+from prefectlite.endings import exit_code_of, tell_ending
+from prefectlite.entrypoints import load_flow
+from prefectlite.errors import ConflictError, EntrypointError, PrefectLiteError, UsageError
+from prefectlite.flow_engine import FlowRequest
+from prefectlite.interruptions import TerminationSignal
+from prefectlite.liveness import own_identity
+from prefectlite.outcomes import user_traceback
+from prefectlite.records import FlowRun, LogLine
+from prefectlite.registry import Registry, open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY, PREFECTLITE_RUN_FOLDER
+from prefectlite.states import Failed, Pending, State
+
+_ERROR = 40
+#: The supervisor's, who sends it at a hard timeout; above those that the C library takes.
+_STACK_SIGNAL = signal.SIGRTMIN + 5 if hasattr(signal, "SIGRTMIN") else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the flow run of this id, and return the exit code."""
+    try:
+        if len(arguments) != 1:
+            raise UsageError("which flow run?", hint="python -m prefectlite.execute FLOW_RUN_ID")
+        _tell_stacks()
+        state = execute(open_registry(PREFECTLITE_REGISTRY.value()), arguments[0])
+    except PrefectLiteError as error:
+        console.error(error)
+        return error.exit_code
+    except TerminationSignal as interruption:
+        return int(interruption.code or 0)
+    return exit_code_of(state)
+
+
+def execute(registry: Registry, flow_run_id: str) -> State:
+    """Run a flow run that is Scheduled or Pending, here, and return its final state.
+
+    Raises:
+        ConflictError: It is neither: it was begun, or has ended.
+        StateConflictError: It was cancelled at this moment.
+    """
+    flow_run = registry.find_flow_run(flow_run_id)
+    if not (flow_run.state.is_scheduled() or flow_run.state.is_pending()) or flow_run.run_count:
+        raise ConflictError(
+            f"flow run {flow_run.name!r} is {flow_run.state.name}; it cannot be begun"
+        )
+    try:
+        flow = load_flow(flow_run.entrypoint or "", folder=Path.cwd())
+    except EntrypointError as error:
+        return _not_loaded(registry, flow_run, error)
+    request = FlowRequest(
+        flow, (), dict(flow_run.parameters), entrypoint=flow_run.entrypoint, flow_run=flow_run
+    )
+    state = flow.run_to_end(request)
+    if not state.is_completed() and request.flow_run is not None:
+        tell_ending(request.flow_run, state)
+    return state
+
+
+def _not_loaded(registry: Registry, flow_run: FlowRun, error: EntrypointError) -> State:
+    """Record that there is no flow to run, and why, in the run's log too."""
+    told = str(error)
+    if error.__cause__ is not None:
+        told += f"\n{user_traceback(error.__cause__)}"
+    state = Failed(f"Its flow could not be loaded: {error}", data=error)
+    flow_run = registry.begin_flow_run(flow_run, Pending(), own_identity())
+    registry.add_log_line(
+        LogLine(flow_run.id, None, _ERROR, "prefectlite.flow_runs", told, state.timestamp)
+    )
+    registry.change_state(flow_run, state)
+    console.error(error)
+    return state
+
+
+def _tell_stacks() -> None:
+    """Have a supervisor's signal write what every thread does, and say that it may be sent."""
+    folder = PREFECTLITE_RUN_FOLDER.value()
+    if not folder or _STACK_SIGNAL is None:
+        return
+    import faulthandler
+
+    faulthandler.register(_STACK_SIGNAL, all_threads=True)
+    Path(folder, "stack_ready").touch()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
