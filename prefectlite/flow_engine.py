@@ -172,6 +172,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
     except (Exception, GeneratorExit):
         raise  # the registry failed, or these steps were dropped: nothing can be recorded
     except BaseException as interruption:
+        watched.disarm()  # hooks are user code, too
         received = request.signals.received if request.signals else None
         ended = _finish(request, context, interrupted_state(context, received or interruption))
         if not context.is_cancelled or is_terminating():

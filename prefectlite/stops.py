@@ -46,9 +46,13 @@ class Watched:
 
     def end(self) -> None:
         """Look no more; to be called in the thread that made it."""
+        self.disarm()
         _watched.remove(self)
         if not any(each.context.is_cancelled for each in _watched):
             ignore_termination(is_ending=False)
+
+    def disarm(self) -> None:
+        """Interrupt no more; in the thread that made it. SIGTERM is still ignored until ``end``."""
         if self._thread is not None:
             self._thread.disarm()
 

@@ -134,6 +134,35 @@ def test_a_flow_in_another_thread_is_cancelled(registry):
     assert [state.message for state in states] == [ENDED]
 
 
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_the_hooks_of_a_cancelled_flow_are_not_interrupted(registry, monkeypatch, where):
+    monkeypatch.setattr("prefectlite.stops.REPEAT_SECONDS", 0.05)
+    monkeypatch.setattr("prefectlite.timeouts.REPEAT_SECONDS", 0.05)
+    told = []
+
+    def hook(*_):
+        until = time.monotonic() + 0.3  # six interruptions
+        while time.monotonic() < until:
+            pass
+        told.append("hook")
+
+    @flow(on_cancellation=[hook])
+    def runs():
+        cancels(registry)
+        loop()
+
+    def call():
+        told.append(runs(return_state=True).message)
+
+    if where == "main":
+        call()
+    else:
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join(LONG_SECONDS)
+    assert told == ["hook", ENDED]
+
+
 def test_what_swallows_the_interruption_is_interrupted_again(registry, monkeypatch):
     monkeypatch.setattr("prefectlite.stops.REPEAT_SECONDS", 0.1)
     swallowed = []
