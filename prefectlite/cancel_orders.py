@@ -6,7 +6,6 @@ imports that only when there is something to cancel.
 
 from __future__ import annotations
 
-import subprocess  # noqa: TID251 - the command goes on as another process, not a run
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -92,6 +91,8 @@ class Orders:
 
         flow_run = wait_for_flow_run(self._registry, flow_run.id, timeout_seconds=_MOMENT_SECONDS)
         if not flow_run.state.is_final():
+            import subprocess  # noqa: TID251 - the command goes on as another process, not a run
+
             command = [sys.executable, "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
             background = subprocess.Popen(
                 [*command, "--wait", "--grace", str(self._grace_seconds)],

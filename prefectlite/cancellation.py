@@ -90,7 +90,8 @@ def enforce_cancellation(
     flow_run = _wait(registry, flow_run, _seconds_until(deadline))
     if flow_run.state.is_final():
         return flow_run
-    if has_others:
+    # Looked at again: another flow may have begun there meanwhile.
+    if has_others or _has_others(registry, flow_run, process):
         raise ConflictError(
             f"flow run {flow_run.name!r} does not end, and shares its process with others",
             hint="cancel the flow run that called it",
@@ -124,12 +125,15 @@ def mark_cancelled(registry: Registry, flow_run: FlowRun) -> FlowRun:
 
 def _has_others(registry: Registry, flow_run: FlowRun, process: ProcessIdentity) -> bool:
     """Return whether the same process has runs that are not to end with this one."""
-    runs = [run for run in registry.list_begun_flow_runs() if run.process == process]
+    runs = {run.id: run for run in registry.list_begun_flow_runs() if run.process == process}
     inside = {flow_run.id}
-    for run in reversed(runs):  # oldest first: a parent comes before its children
-        if run.parent_flow_run_id in inside:
-            inside.add(run.id)
-    return any(run.id not in inside and not run.state.is_cancelling() for run in runs)
+    while found := {
+        id_
+        for id_, run in runs.items()
+        if id_ not in inside and (run.parent_flow_run_id in inside or run.state.is_cancelling())
+    }:
+        inside |= found
+    return not runs.keys() <= inside
 
 
 def _wait(registry: Registry, flow_run: FlowRun, seconds: float) -> FlowRun:

@@ -22,6 +22,9 @@ from prefectlite.registry import Registry
 from prefectlite.states import State, Tally
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
+#: An event loop, and the task in it.
+LoopCall = tuple["asyncio.AbstractEventLoop", "asyncio.Task[Any]"]
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -64,7 +67,7 @@ class FlowRunContext:
     has_ended: bool = False
     may_have_orphans: bool = False
     is_cancelled: bool = False
-    loop_call: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+    loop_call: LoopCall | None = None
     partial_lines: dict[int, str] = field(default_factory=dict)
     _indexes: dict[str, itertools.count[int]] = field(default_factory=dict)
 

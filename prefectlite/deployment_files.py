@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
+from prefectlite.deployment_records import Deployment
 from prefectlite.errors import ConflictError, OutputError, UsageError
-from prefectlite.records import Deployment
 
 #: The keys of a file, and what each must be.
 _KEYS: dict[str, tuple[type, str]] = {

@@ -13,20 +13,18 @@ from typing import Any, Protocol, TypeVar
 
 from prefectlite.clock import to_microseconds
 from prefectlite.database import Where
-from prefectlite.errors import AmbiguousReferenceError, ConflictError, NotFoundError
-from prefectlite.records import DEFAULT_PRIORITY, Deployment, FlowRun, WorkQueue
-from prefectlite.rows import (
+from prefectlite.deployment_records import DEFAULT_PRIORITY, Deployment, WorkQueue
+from prefectlite.deployment_rows import (
     DEPLOYMENT_COLUMNS,
-    FLOW_RUN_COLUMNS,
     WORK_QUEUE_COLUMNS,
-    Row,
     deployment_from,
     deployment_values,
-    flow_run_from,
-    storable,
     work_queue_from,
     work_queue_values,
 )
+from prefectlite.errors import AmbiguousReferenceError, ConflictError, NotFoundError
+from prefectlite.records import FlowRun
+from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, storable
 from prefectlite.states import Pending, State
 
 T = TypeVar("T")

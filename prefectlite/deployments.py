@@ -15,15 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from prefectlite import records
+from prefectlite import deployment_records
 from prefectlite.clock import now
 from prefectlite.deployment_files import read_toml, toml_text, write_toml
 from prefectlite.deployment_parameters import check_given, check_parameters, json_parameters
+from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, WorkQueue
 from prefectlite.entrypoints import absolute, is_running_program, load_flow
 from prefectlite.errors import ConflictError, EntrypointError, UsageError
 from prefectlite.names import new_id, random_run_name
 from prefectlite.overrides import checked_infrastructure
-from prefectlite.records import DEFAULT_WORK_QUEUE, FlowRun, WorkQueue
+from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Scheduled
@@ -159,7 +160,7 @@ class Deployment:
         """
         return apply_deployment(self.record()).deployment.id
 
-    def record(self) -> records.Deployment:
+    def record(self) -> deployment_records.Deployment:
         """Return it as the registry keeps it, with a new id, checked.
 
         Raises:
@@ -177,7 +178,7 @@ class Deployment:
         _check_text("description", self.description, is_optional=True)
         _check_text("version", self.version, is_optional=True)
         made_at = now()
-        return records.Deployment(
+        return deployment_records.Deployment(
             id=new_id(),
             name=self.name,
             flow_name=self.flow_name,
@@ -204,12 +205,12 @@ class Applied:
         is_queue_new: Whether its work queue was created for it.
     """
 
-    deployment: records.Deployment
+    deployment: deployment_records.Deployment
     is_new: bool
     is_queue_new: bool
 
 
-def apply_deployment(deployment: records.Deployment) -> Applied:
+def apply_deployment(deployment: deployment_records.Deployment) -> Applied:
     """Put a deployment on record, and its work queue if there is none."""
     tables = open_registry(PREFECTLITE_REGISTRY.value()).deployments
     is_queue_new = deployment.work_queue not in {queue.name for queue in tables.list_work_queues()}
@@ -279,7 +280,7 @@ def run_deployment(  # noqa: PLR0913 - Prefect 2.8's signature
     )
 
 
-def load_deployed_flow(deployment: records.Deployment) -> Flow[..., object]:
+def load_deployed_flow(deployment: deployment_records.Deployment) -> Flow[..., object]:
     """Import the flow of a deployment, as far as that is possible here.
 
     Raises:
@@ -296,7 +297,7 @@ def load_deployed_flow(deployment: records.Deployment) -> Flow[..., object]:
 
 
 def new_flow_run(
-    deployment: records.Deployment,
+    deployment: deployment_records.Deployment,
     parameters: Mapping[str, object],
     *,
     name: str | None = None,

@@ -261,6 +261,8 @@ def _on_loop(context: RunContext | None) -> Iterator[None]:
 
     this = asyncio.current_task()
     context.loop_call = None if this is None else (asyncio.get_running_loop(), this)
+    if context.is_cancelled and this is not None:  # it was, before there was anything to cancel
+        this.cancel()
     try:
         yield
     finally:

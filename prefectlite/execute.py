@@ -64,7 +64,15 @@ def execute(registry: Registry, flow_run_id: str) -> State:
     request = FlowRequest(
         flow, (), dict(flow_run.parameters), entrypoint=flow_run.entrypoint, flow_run=flow_run
     )
-    state = flow.run_to_end(request)
+    try:
+        state = flow.run_to_end(request)
+    except (Exception, TerminationSignal, KeyboardInterrupt):
+        raise
+    except BaseException:
+        ended = request.flow_run
+        if ended is None or not ended.state.is_final():
+            raise
+        state = ended.state  # sys.exit, say: whatever its code, the run has Crashed
     if not state.is_completed() and request.flow_run is not None:
         tell_ending(request.flow_run, state)
     return state

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from prefectlite.errors import RegistryError, StateConflictError
+from prefectlite.errors import RegistryError, SettingError, StateConflictError
 from prefectlite.forks import here
 from prefectlite.records import FlowRun, ProcessIdentity, Run
 from prefectlite.registry import Registry
@@ -52,8 +52,8 @@ def own_identity() -> ProcessIdentity:
         if _own.descriptor is not None:  # a forked child's copy; the lock is its parent's
             os.close(_own.descriptor)
         token = os.urandom(16).hex()
-        path = PREFECTLITE_HOME.value() / "processes" / f"{token}.lock"
-        _own.descriptor = _locked(path)
+        path = _lock_path(token)
+        _own.descriptor = None if path is None else _locked(path)
         _own.identity = identity = ProcessIdentity(
             token=token,
             hostname=os.uname().nodename,
@@ -66,6 +66,13 @@ def own_identity() -> ProcessIdentity:
         )
         add_run_token(token)
     return identity
+
+
+def _lock_path(token: str) -> Path | None:
+    try:
+        return PREFECTLITE_HOME.value() / "processes" / f"{token}.lock"
+    except SettingError:  # nobody's home
+        return None
 
 
 def _locked(path: Path) -> int | None:
@@ -198,10 +205,10 @@ def record_dead(registry: Registry, flow_run: FlowRun, told: str | None = None) 
         told = f"The machine {identity.hostname} was restarted before it ended."
     elif told is None:
         told = f"Its process {identity.pid} on {identity.hostname} died before it ended."
-    end_orphans(registry, flow_run.id, told)
-    state = Cancelled if flow_run.state.is_cancelling() else Crashed
+    kind = Cancelled if flow_run.state.is_cancelling() else Crashed
+    end_orphans(registry, flow_run.id, told, kind=kind)
     with suppress(StateConflictError):  # it ended just before its process did, or another was first
-        registry.change_state(flow_run, state(told))
+        registry.change_state(flow_run, kind(told))
 
 
 def settle(registry: Registry, open_to_write: Callable[[], Registry]) -> list[FlowRun]:
@@ -220,7 +227,13 @@ def settle(registry: Registry, open_to_write: Callable[[], Registry]) -> list[Fl
     return []
 
 
-def end_orphans(registry: Registry, flow_run_id: str, message: str) -> None:
+def end_orphans(
+    registry: Registry,
+    flow_run_id: str,
+    message: str,
+    *,
+    kind: Callable[[str], State] = Crashed,
+) -> None:
     """Record an end for what a flow run has begun and nothing will end any more.
 
     A thread that was abandoned, or a process that was killed, may have been in the middle of task
@@ -231,21 +244,18 @@ def end_orphans(registry: Registry, flow_run_id: str, message: str) -> None:
         parent_flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
     ):
         is_ours = _own.identity is not None and child.process == _own.identity
-        if is_ours or child.process is None or not is_alive(child.process):
-            end_orphans(registry, child.id, message)
-            _end_orphan(registry, child, message)
+        if is_ours or child.process is None or is_alive(child.process) is False:
+            end_orphans(registry, child.id, message, kind=kind)
+            _end_orphan(registry, child, kind(message))
     for task_run in registry.list_task_runs(
         flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
     ):
         if task_run.state.name != "NotReady":  # an end of its own
-            _end_orphan(registry, task_run, message)
+            _end_orphan(registry, task_run, kind(message))
 
 
-def _end_orphan(registry: Registry, run: Run, message: str) -> None:
-    state: State
-    if run.run_count:
-        state = Crashed(message)
-    else:
+def _end_orphan(registry: Registry, run: Run, state: State) -> None:
+    if not run.run_count:
         state = Cancelled("Its flow run ended before it could start.")
     with suppress(StateConflictError):  # it has just ended by itself
         registry.change_state(run, state)

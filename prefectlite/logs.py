@@ -35,6 +35,9 @@ _logger = logging.getLogger("prefectlite")
 # gathers lines: one commit for each would cost ten times as much.
 _LINGER_SECONDS = 0.02
 
+# Registries keep whole numbers of 64 bits at most; one that they refuse would hold up all others.
+_MAX_LEVEL = 1_000_000
+
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
 _RESET = "\x1b[0m"
 
@@ -240,6 +243,7 @@ def _show(run: RunContext | None, logger: str, level: int, message: str, created
 def _keep(run: RunContext, logger: str, level: int, message: str, created: float) -> None:
     task_run_id = run.task_run.id if isinstance(run, TaskRunContext) else None
     moment = datetime.fromtimestamp(created, UTC)
+    level = max(-_MAX_LEVEL, min(level, _MAX_LEVEL))
     registry = run.registry
     try:
         registry.add_log_line(LogLine(run.flow_run.id, task_run_id, level, logger, message, moment))

@@ -60,11 +60,17 @@ def send(identity: ProcessIdentity, *numbers: signal.Signals) -> bool:
         )
     with _pidfd(identity.pid) as process:
         # Looked at after it was opened: what is open cannot be replaced any more.
-        if process is None or start_ticks(identity.pid) != identity.start_ticks:
+        if process is None or not _is_same(identity):
             return False
         for number in numbers:
             _send(process, identity.pid, number)
     return True
+
+
+def _is_same(identity: ProcessIdentity) -> bool:
+    """Return whether the PID is now that of the very process; where that is not known, it is not."""
+    ticks = start_ticks(identity.pid)
+    return ticks is not None and ticks == identity.start_ticks
 
 
 @contextmanager
@@ -104,8 +110,7 @@ def end_tree(identity: ProcessIdentity) -> Swept:
     The processes are stopped before they are killed, parents first: what is stopped starts nothing
     new. Blocks for ten seconds at most where one does not die.
 
-    Raises:
-        InfrastructureNotAvailable: Some of it may not be signalled from here.
+    What belongs to another user is not killed, and is among the survivors.
     """
     deadline = monotonic() + _DEATH_SECONDS
     killed = 0
@@ -136,11 +141,11 @@ def _members(identity: ProcessIdentity) -> list[psutil.Process]:
     import psutil
 
     members: list[psutil.Process] = []
-    if is_reachable(identity) and start_ticks(identity.pid) == identity.start_ticks:
+    if is_reachable(identity) and _is_same(identity):
         with suppress(psutil.NoSuchProcess):
             root = psutil.Process(identity.pid)
             children = root.children(recursive=True)
-            if start_ticks(identity.pid) == identity.start_ticks:
+            if _is_same(identity):
                 members = [root, *children]
     for pid in psutil.pids():
         with suppress(psutil.Error):
@@ -174,7 +179,8 @@ def _signal_member(member: psutil.Process, number: signal.Signals) -> None:
     with _pidfd(member.pid) as process:
         # psutil compares the start time: it is the one that was found, now that it is open.
         if process is not None and member.is_running():
-            _send(process, member.pid, number)
+            with suppress(InfrastructureNotAvailable):  # it will be among the survivors
+                _send(process, member.pid, number)
 
 
 def _is_gone(member: psutil.Process, deadline: float) -> bool:

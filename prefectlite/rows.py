@@ -18,13 +18,11 @@ from typing import Any
 from prefectlite.clock import from_microseconds, to_microseconds
 from prefectlite.records import (
     CachedResult,
-    Deployment,
     FlowRun,
     LogLine,
     ProcessIdentity,
     StateChange,
     TaskRun,
-    WorkQueue,
 )
 from prefectlite.states import State, StateType, recorded_state
 
@@ -43,13 +41,6 @@ TASK_RUN_COLUMNS = (
     "id, name, task_name, state_type, state_name, state_message, state_at, state_version, tags,"
     " parent_task_run_id, cache_key, run_count, created_at, started_at, ended_at"
 )
-#: The columns of ``deployment_values`` and ``deployment_from``.
-DEPLOYMENT_COLUMNS = (
-    "id, name, flow_name, entrypoint, working_directory, description, version, parameters, tags,"
-    " work_queue, infrastructure, created_at, updated_at"
-)
-#: The columns of ``work_queue_values`` and ``work_queue_from``.
-WORK_QUEUE_COLUMNS = "id, name, description, priority, concurrency_limit, is_paused, created_at"
 
 
 def storable(text: str) -> str:
@@ -57,7 +48,8 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _storable(text: str | None) -> str | None:
+def maybe_storable(text: str | None) -> str | None:
+    """Return the text as UTF-8 can hold it; None for None."""
     return None if text is None else storable(text)
 
 
@@ -74,7 +66,7 @@ def state_values(state: State) -> Values:
     return (
         state.type.value,
         storable(state.name),
-        _storable(state.message),
+        maybe_storable(state.message),
         to_microseconds(state.timestamp),
     )
 
@@ -106,14 +98,14 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         flow_run.state_version,
         json.dumps(dict(flow_run.parameters)),
         json.dumps(flow_run.tags),
-        _storable(flow_run.version),
-        _storable(flow_run.entrypoint),
+        maybe_storable(flow_run.version),
+        maybe_storable(flow_run.entrypoint),
         None if flow_run.process is None else identity_text(flow_run.process),
         flow_run.infrastructure_pid,
         flow_run.parent_flow_run_id,
         flow_run.parent_task_run_id,
         flow_run.deployment_id,
-        _storable(flow_run.work_queue),
+        maybe_storable(flow_run.work_queue),
         None if flow_run.infrastructure is None else json.dumps(dict(flow_run.infrastructure)),
         _microseconds(flow_run.scheduled_at),
         flow_run.run_count,
@@ -172,7 +164,7 @@ def task_run_values(task_run: TaskRun) -> Values:
         task_run.state_version,
         json.dumps(task_run.tags) if task_run.tags else "[]",
         task_run.parent_task_run_id,
-        _storable(task_run.cache_key),
+        maybe_storable(task_run.cache_key),
         task_run.run_count,
         to_microseconds(task_run.created_at),
         _microseconds(task_run.started_at),
@@ -231,67 +223,3 @@ def cached_result_values(cached: CachedResult) -> Values:
 def cached_result_from(row: Row) -> CachedResult:
     """Return the record of a row of ``cached_result_values``."""
     return CachedResult(row[0], row[1], _moment(row[2]))
-
-
-def deployment_values(deployment: Deployment) -> Values:
-    """Return the values for ``DEPLOYMENT_COLUMNS``."""
-    return (
-        deployment.id,
-        storable(deployment.name),
-        storable(deployment.flow_name),
-        storable(deployment.entrypoint),
-        storable(deployment.working_directory),
-        _storable(deployment.description),
-        _storable(deployment.version),
-        json.dumps(dict(deployment.parameters)),
-        json.dumps(deployment.tags),
-        storable(deployment.work_queue),
-        json.dumps(dict(deployment.infrastructure)),
-        to_microseconds(deployment.created_at),
-        to_microseconds(deployment.updated_at),
-    )
-
-
-def deployment_from(row: Row) -> Deployment:
-    """Return the record of a row of ``DEPLOYMENT_COLUMNS``."""
-    return Deployment(
-        id=row[0],
-        name=row[1],
-        flow_name=row[2],
-        entrypoint=row[3],
-        working_directory=row[4],
-        description=row[5],
-        version=row[6],
-        parameters=json.loads(row[7]),
-        tags=tuple(json.loads(row[8])),
-        work_queue=row[9],
-        infrastructure=json.loads(row[10]),
-        created_at=from_microseconds(row[11]),
-        updated_at=from_microseconds(row[12]),
-    )
-
-
-def work_queue_values(queue: WorkQueue) -> Values:
-    """Return the values for ``WORK_QUEUE_COLUMNS``."""
-    return (
-        queue.id,
-        storable(queue.name),
-        _storable(queue.description),
-        queue.priority,
-        queue.concurrency_limit,
-        int(queue.is_paused),
-        to_microseconds(queue.created_at),
-    )
-
-
-def work_queue_from(row: Row) -> WorkQueue:
-    """Return the record of a row of ``WORK_QUEUE_COLUMNS``."""
-    return WorkQueue(
-        id=row[0],
-        name=row[1],
-        description=row[2],
-        priority=row[3],
-        concurrency_limit=row[4],
-        is_paused=bool(row[5]),
-        created_at=from_microseconds(row[6]),
-    )

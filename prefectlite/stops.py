@@ -8,10 +8,11 @@ engine's affair; this module must never change a state.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from types import FrameType
 
 from prefectlite.clock import monotonic
-from prefectlite.context import FlowRunContext, RunContext, current, enclosing
+from prefectlite.context import FlowRunContext, LoopCall, RunContext, current, enclosing
 from prefectlite.errors import PrefectLiteError
 from prefectlite.interruptions import (
     LOOP_GRACE_SECONDS,
@@ -65,27 +66,34 @@ class Watched:
             state = context.registry.find_flow_run(context.flow_run.id).state
         except PrefectLiteError:  # who runs it will find out; here is nobody to be told
             return
-        if state.is_cancelling():
+        if state.is_cancelling() and self in _watched:
             context.is_cancelled = True
             if not is_terminating():  # else its code is ending already
-                ignore_termination(is_ending=True)
                 self._interrupt()
 
     def _interrupt(self) -> None:
         at = monotonic()
         call = self.context.loop_call
         if call is not None:
-            loop, task = call
             at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
-            try:
-                loop.call_soon_threadsafe(task.cancel)
-            except RuntimeError:  # the loop has just been closed
-                return
-        if self._thread is not None:
-            self._thread.interrupt_at(at)
-        else:
+            with suppress(RuntimeError):  # the loop has just been closed
+                call[0].call_soon_threadsafe(self._cancel_on_loop, call)
+        if self._thread is None:
             self.next_at = at
             call_at(at, poke_main_thread)
+        elif call is None:  # in another thread's loop it could hit other flows, or the loop itself
+            ignore_termination(is_ending=True)
+            self._thread.interrupt_at(at)
+
+    def _cancel_on_loop(self, call: LoopCall) -> None:
+        """Cancel the flow's own task, where it is still awaited; again, if that is not heeded."""
+        if self.context.loop_call != call or self not in _watched:
+            return
+        ignore_termination(is_ending=True)
+        self.next_at = None if self.next_at is None else monotonic() + REPEAT_SECONDS
+        loop, task = call
+        task.cancel()
+        loop.call_later(REPEAT_SECONDS, self._cancel_on_loop, call)
 
 
 _watched: list[Watched] = []
@@ -114,6 +122,7 @@ def _due_interruption(frame: FrameType | None) -> BaseException | None:
         if _is_inside(watched.context) and is_interruptible(frame):
             watched.next_at = moment + REPEAT_SECONDS
             call_at(watched.next_at, poke_main_thread)
+            ignore_termination(is_ending=True)
             return CancelInterrupt()
         is_due = True
     if is_due:

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 #: The signals that end a flow.
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -41,12 +42,19 @@ class Watch:
     def start(self) -> None:
         """Have it tick; from any thread."""
         if self._pipe is None:
-            self._pipe = reading, writing = os.pipe()
+            reading, writing = os.pipe()
             os.set_blocking(writing, False)
             self._idle_ticks = 0
-            _thread.start_new_thread(self._run, (reading,))
-        elif self._idle_ticks > _IDLE_TICKS:
-            os.write(self._pipe[1], b"\0")
+            try:
+                _thread.start_new_thread(self._run, (reading,))
+            except RuntimeError:  # no thread is to be had; the next flow tries again
+                os.close(reading)
+                os.close(writing)
+                return
+            self._pipe = reading, writing
+        elif self._idle_ticks:  # it may be about to sleep until it is woken
+            with suppress(BlockingIOError):  # the pipe is full: it is awake
+                os.write(self._pipe[1], b"\0")
 
     def begin(self) -> None:
         """Listen to signals; in the main thread only."""

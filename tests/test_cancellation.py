@@ -265,6 +265,40 @@ def test_a_subflow_that_does_not_heed_is_not_killed_with_its_parent(registry, st
     assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
 
 
+NESTED = (
+    SUBFLOW.replace("def runs", "def middle").replace("\nruns()\n", "")
+    + """
+@flow
+def runs():
+    middle()
+
+runs()
+"""
+)
+
+
+def test_a_flow_with_subflows_of_subflows_is_killed_with_all_of_them(registry, start_python):
+    program = start_python(NESTED.format(begin="pass"))
+    assert program.line() == "ready"
+    (outer,) = registry.list_flow_runs(flow_names=["runs"])
+    assert cancel(registry, outer, grace_seconds=0).state.name == "Cancelled"
+    assert {run.state.name for run in registry.list_flow_runs()} == {"Cancelled"}
+    assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+
+
+def test_where_start_times_are_not_known_nothing_is_signalled(start_python, monkeypatch):
+    stranger = start_python("print('ready', flush=True); input()")
+    assert stranger.line() == "ready"
+    identity = replace(
+        liveness.own_identity(), token="t", pid=stranger.pid, start_ticks=None, lock_path=None
+    )
+    monkeypatch.setattr("prefectlite.process_trees.start_ticks", lambda _: None)
+    assert send(identity, signal.SIGKILL) is False
+    assert end_tree(identity).killed == 0
+    stranger.tell()
+    stranger.end()
+
+
 def test_several_who_cancel_at_once_agree(registry, begun):
     _, run = begun(STUBBORN.format(begin=TREES["child"]))
     command = [sys.executable, "-m", "prefectlite", "flow-run", "cancel", run.id]

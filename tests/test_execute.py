@@ -54,6 +54,10 @@ async def ayields():
     yield 1
 
 @flow
+def exits():
+    sys.exit(0)
+
+@flow
 def hangs():
     print("ready", flush=True)
     threading.Event().wait()
@@ -139,6 +143,7 @@ def test_a_run_that_an_agent_has_claimed_keeps_the_identifier_that_it_was_given(
     [
         ("fails", 1, "Failed"),
         ("slow", 124, "TimedOut"),
+        ("exits", 1, "Crashed"),
         ("waits", 0, "Completed"),
         ("yields", 0, "Completed"),
         ("ayields", 0, "Completed"),

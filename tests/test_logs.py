@@ -276,6 +276,16 @@ def test_any_text_can_be_logged(registry, monkeypatch, text):
     assert first[:3] == text[:3]
 
 
+def test_a_level_beyond_measure_holds_up_no_other_line(registry):
+    @flow
+    def runs():
+        get_run_logger().log(10**30, "loud")
+        get_run_logger().info("next")
+
+    runs()
+    assert messages(registry) == ["loud", "next"]
+
+
 class Broken(io.StringIO):
     def write(self, text):
         raise RuntimeError("broken")

@@ -6,16 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from prefectlite.clock import now
+from prefectlite.deployment_records import Deployment, WorkQueue
 from prefectlite.names import new_id
-from prefectlite.records import (
-    Deployment,
-    FlowRun,
-    LogLine,
-    StateChange,
-    TaskRun,
-    WorkQueue,
-    after_change,
-)
+from prefectlite.records import FlowRun, LogLine, StateChange, TaskRun, after_change
 from prefectlite.states import (
     AwaitingRetry,
     Completed,

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from prefectlite import rows
+from prefectlite import deployment_rows, rows
 from prefectlite.clock import now
+from prefectlite.deployment_records import Deployment, WorkQueue
 from prefectlite.names import new_id
-from prefectlite.records import CachedResult, Deployment, FlowRun, LogLine, TaskRun, WorkQueue
+from prefectlite.records import CachedResult, FlowRun, LogLine, TaskRun
 from prefectlite.states import State, StateType
 
 TEXTS = some.text()
@@ -62,9 +63,9 @@ def test_a_task_run_survives_as_a_row(run):
     )
 )
 def test_a_deployment_survives_as_a_row(deployment):
-    values = rows.deployment_values(deployment)
-    assert rows.deployment_from(values) == deployment
-    assert len(values) == len(rows.DEPLOYMENT_COLUMNS.split(", "))
+    values = deployment_rows.deployment_values(deployment)
+    assert deployment_rows.deployment_from(values) == deployment
+    assert len(values) == len(deployment_rows.DEPLOYMENT_COLUMNS.split(", "))
 
 
 @given(
@@ -80,9 +81,9 @@ def test_a_deployment_survives_as_a_row(deployment):
     )
 )
 def test_a_work_queue_survives_as_a_row(queue):
-    values = rows.work_queue_values(queue)
-    assert rows.work_queue_from(values) == queue
-    assert len(values) == len(rows.WORK_QUEUE_COLUMNS.split(", "))
+    values = deployment_rows.work_queue_values(queue)
+    assert deployment_rows.work_queue_from(values) == queue
+    assert len(values) == len(deployment_rows.WORK_QUEUE_COLUMNS.split(", "))
 
 
 @given(some.builds(LogLine, TEXTS, MAYBE_TEXTS, some.integers(), TEXTS, TEXTS, MOMENTS))

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from prefectlite import flow, liveness, task
+from prefectlite import flow, liveness, stops, task
+from prefectlite.context import get_run_context
 from prefectlite.errors import CancelledRun
 from prefectlite.states import Cancelling
 
@@ -118,6 +119,82 @@ def test_an_async_flow_that_blocks_its_loop_is_cancelled_too(registry):
         hang()
 
     assert asyncio.run(runs(return_state=True)).message == ENDED
+
+
+def test_the_finally_of_an_async_flow_is_not_interrupted_too(registry):
+    told = []
+
+    @flow
+    async def runs():
+        cancels(registry)
+        try:
+            await asyncio.sleep(LONG_SECONDS)
+        finally:
+            time.sleep(0.4)  # longer than code that blocks its loop is given
+            told.append("finally")
+
+    assert asyncio.run(runs(return_state=True)).message == ENDED
+    assert told == ["finally"]
+
+
+@pytest.mark.parametrize("ending", ["in time", "blocked"])
+def test_nothing_of_the_cancellation_reaches_what_comes_after_the_flow(registry, ending):
+    @flow
+    async def runs():
+        if ending == "in time":
+            run = cancel(registry, "runs")
+            while not get_run_context().is_cancelled:  # the watch thread has asked the loop
+                time.sleep(0.001)
+            return run.name
+        cancels(registry)
+        return hang()
+
+    async def main():
+        state = await runs(return_state=True)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert asyncio.current_task().cancelling() == 0
+        return state.name
+
+    assert asyncio.run(main()) == ("Completed" if ending == "in time" else "Cancelled")
+
+
+def test_a_flow_that_is_cancelled_before_it_awaits_is_cancelled_when_it_does(registry):
+    def while_it_begins(*_):
+        cancel(registry, "runs")
+        context = stops._watched[-1].context
+        while not context.is_cancelled:
+            time.sleep(0.001)
+
+    @flow(on_running=[while_it_begins])
+    async def runs():
+        await asyncio.sleep(LONG_SECONDS)
+
+    assert asyncio.run(runs(return_state=True)).message == ENDED
+
+
+def test_another_flow_on_the_loop_of_a_thread_is_not_hit(registry):
+    states = []
+
+    @flow
+    async def runs():
+        cancels(registry)
+        try:
+            await asyncio.sleep(LONG_SECONDS)
+        finally:
+            await asyncio.sleep(0.3)
+
+    @flow
+    async def other():
+        await asyncio.sleep(0.6)
+
+    async def both():
+        states.extend(await asyncio.gather(runs(return_state=True), other(return_state=True)))
+
+    thread = threading.Thread(target=lambda: asyncio.run(both()))
+    thread.start()
+    thread.join(LONG_SECONDS)
+    assert [state.name for state in states] == ["Cancelled", "Completed"]
 
 
 def test_a_flow_in_another_thread_is_cancelled(registry):

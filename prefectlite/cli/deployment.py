@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from prefectlite import console
 from prefectlite.clock import duration_from_text, now
 from prefectlite.commands import Argument, Option
+from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, Deployment
 from prefectlite.endings import exit_code_of, tell_ending
 from prefectlite.errors import EntrypointError, NotFoundError, UsageError
 from prefectlite.json_values import json_or_text
@@ -23,7 +24,7 @@ from prefectlite.parameter_options import (
     parameters_of,
     stdout_to_stderr,
 )
-from prefectlite.records import DEFAULT_WORK_QUEUE, Deployment, FlowRun
+from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 

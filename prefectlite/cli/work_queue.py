@@ -10,10 +10,10 @@ from typing import Annotated
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
+from prefectlite.deployment_records import DEFAULT_PRIORITY, WorkQueue
 from prefectlite.errors import ConflictError, UsageError
 from prefectlite.listings import JsonListOption, JsonOption, settled_registry, writable_registry
 from prefectlite.names import new_id
-from prefectlite.records import DEFAULT_PRIORITY, WorkQueue
 
 # What a run that waits to be taken is called; every other that is not final is going on.
 _WAITING = frozenset({"Scheduled", "Late", "Resuming"})

@@ -13,22 +13,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from prefectlite.errors import SettingError
 from prefectlite.plugins import load
 from prefectlite.records import (
     CachedResult,
-    Deployment,
     FlowRun,
     LogLine,
     ProcessIdentity,
     Run,
     StateChange,
     TaskRun,
-    WorkQueue,
 )
 from prefectlite.states import State
+
+if TYPE_CHECKING:
+    from prefectlite.deployment_records import Deployment, WorkQueue
 
 #: How many runs a listing gives where the caller names no number.
 DEFAULT_LIMIT = 200
@@ -156,8 +157,11 @@ class Registry(ABC):
     """
 
     url: str
-    #: The part of it that knows deployments and work queues.
-    deployments: DeploymentRegistry
+
+    @property
+    @abstractmethod
+    def deployments(self) -> DeploymentRegistry:
+        """The part of it that knows deployments and work queues."""
 
     @abstractmethod
     def create_flow_run(self, flow_run: FlowRun) -> None:

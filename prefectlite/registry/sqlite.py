@@ -16,13 +16,12 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from prefectlite.clock import to_microseconds
 from prefectlite.database import Database, Where
-from prefectlite.deployment_tables import DeploymentTables
 from prefectlite.errors import (
     AmbiguousReferenceError,
     FlowRunNotRunningError,
@@ -128,10 +127,6 @@ def _path(url: str) -> Path:
         raise RegistryUnavailableError(f"{path} is a symbolic link to itself") from error
 
 
-class SQLiteDeployments(DeploymentTables, DeploymentRegistry):
-    """The tables of deployments, as what ``Registry`` declares."""
-
-
 class SQLiteRegistry(Registry):
     """A registry in one file; the methods are described where ``Registry`` declares them."""
 
@@ -141,7 +136,15 @@ class SQLiteRegistry(Registry):
             path, migrations=MIGRATIONS, schema_version=SCHEMA_VERSION, read_only=read_only
         )
         self._lines = WaitingLines()
-        self.deployments = SQLiteDeployments(
+
+    @cached_property
+    def deployments(self) -> DeploymentRegistry:
+        from prefectlite.deployment_tables import DeploymentTables  # few commands need it
+
+        class SQLiteDeployments(DeploymentTables, DeploymentRegistry):
+            """The tables of deployments, as what ``Registry`` declares."""
+
+        return SQLiteDeployments(
             read=self._read, write=self._write, change_state=self._state_change
         )
 

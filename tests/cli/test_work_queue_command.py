@@ -5,8 +5,9 @@ import json
 import pytest
 
 from prefectlite.clock import now
+from prefectlite.deployment_records import Deployment
 from prefectlite.names import new_id
-from prefectlite.records import Deployment, FlowRun
+from prefectlite.records import FlowRun
 from prefectlite.states import Pending, Running, Scheduled
 
 _KEYS = {"id", "name", "description", "priority", "concurrency_limit", "is_paused", "created_at"}

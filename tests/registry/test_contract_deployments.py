@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from prefectlite.clock import now
+from prefectlite.deployment_records import DEFAULT_PRIORITY, Deployment, WorkQueue
 from prefectlite.errors import (
     AmbiguousReferenceError,
     ConflictError,
@@ -15,7 +16,6 @@ from prefectlite.errors import (
     StateConflictError,
 )
 from prefectlite.names import new_id
-from prefectlite.records import DEFAULT_PRIORITY, Deployment, WorkQueue
 from prefectlite.registry import open_registry
 from prefectlite.states import (
     AwaitingRetry,
