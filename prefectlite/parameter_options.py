@@ -34,6 +34,13 @@ ParamsOption = Annotated[
         metavar="JSON",
     ),
 ]
+RunNameOption = Annotated[
+    str | None, Option("--name", description="The flow run's name.", metavar="NAME")
+]
+RunTagOption = Annotated[
+    list[str] | None,
+    Option("--tag", description="A tag of the flow run; may be repeated.", metavar="TAG"),
+]
 
 
 def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,8 @@ from prefectlite.listings import JsonListOption, JsonOption, writable_registry
 from prefectlite.parameter_options import (
     ParamOption,
     ParamsOption,
+    RunNameOption,
+    RunTagOption,
     pairs,
     parameters_of,
     stdout_to_stderr,
@@ -254,13 +256,8 @@ def run(
     *,
     param: ParamOption = None,
     params: ParamsOption = None,
-    name: Annotated[
-        str | None, Option("--name", description="The flow run's name.", metavar="NAME")
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        Option("--tag", description="A tag of the flow run; may be repeated.", metavar="TAG"),
-    ] = None,
+    name: RunNameOption = None,
+    tag: RunTagOption = None,
     at: Annotated[
         str | None,
         Option(

@@ -21,6 +21,8 @@ from prefectlite.json_values import to_json_value
 from prefectlite.parameter_options import (
     ParamOption,
     ParamsOption,
+    RunNameOption,
+    RunTagOption,
     pairs,
     parameters_of,
     stdout_to_stderr,
@@ -48,13 +50,8 @@ def run(
     *,
     param: ParamOption = None,
     params: ParamsOption = None,
-    name: Annotated[
-        str | None, Option("--name", description="The flow run's name.", metavar="NAME")
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        Option("--tag", description="A tag of the flow run; may be repeated.", metavar="TAG"),
-    ] = None,
+    name: RunNameOption = None,
+    tag: RunTagOption = None,
     timeout: Annotated[
         float | None,
         Option(
