@@ -43,7 +43,12 @@ class Orders:
         """
         from prefectlite.cancellation import request_cancellation, wake
 
-        asked = self._each(flow_runs, lambda run: request_cancellation(self._registry, run))
+        asked = self._each(
+            flow_runs,
+            lambda run: request_cancellation(
+                self._registry, run, grace_seconds=self._grace_seconds
+            ),
+        )
         begun = [run for run in asked if run.state.is_cancelling()]
         for run in asked:
             if run.state.is_final():
@@ -72,9 +77,7 @@ class Orders:
         from prefectlite.cancellation import enforce_cancellation, mark_cancelled
 
         try:
-            flow_run = enforce_cancellation(
-                self._registry, flow_run, grace_seconds=self._grace_seconds
-            )
+            flow_run = enforce_cancellation(self._registry, flow_run)
         except InfrastructureNotAvailable as error:
             if not self._is_forced:
                 raise
@@ -85,7 +88,7 @@ class Orders:
 
     def _leave(self, flow_run: FlowRun) -> FlowRun:
         """Give a run a moment to end, and leave it to another process if it does not."""
-        if flow_run.process is None:  # there is nothing to wait for
+        if flow_run.process is None and flow_run.launcher is None:  # there is nothing to wait for
             return self._enforce(flow_run)
         from prefectlite.waiting import wait_for_flow_run
 

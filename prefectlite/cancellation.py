@@ -2,26 +2,31 @@
 
 The one way to cancel, for commands, programs and agents. Asking is a change of state; what follows is
 done by whoever is there, and no two disagree: the run's own engine, which sees the request and ends
-its code; else, here, signals to its process and at last to everything that descends from it. A run is
-Cancelled on record only when that is gone.
+its code; its supervisor, which is told; else, here, signals to its process and at last to everything
+that descends from it. A run is Cancelled on record only when that is gone.
 """
 
 from __future__ import annotations
 
 import signal
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import timedelta
 
-from prefectlite.clock import duration_text, now
+from prefectlite.clock import now
 from prefectlite.errors import (
     ConflictError,
     InfrastructureError,
+    InfrastructureNotFound,
     RunFinalError,
     StateConflictError,
 )
-from prefectlite.liveness import record_dead
+from prefectlite.exits import killed_message
+from prefectlite.infrastructure import DEFAULT_TYPE, load_infrastructure
+from prefectlite.liveness import is_alive, record_dead
 from prefectlite.process_trees import end_tree, send
-from prefectlite.records import FlowRun, ProcessIdentity
+from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
+from prefectlite.settling import settle
 from prefectlite.states import Cancelled, Cancelling
 from prefectlite.waiting import wait_for_flow_run
 
@@ -29,30 +34,56 @@ from prefectlite.waiting import wait_for_flow_run
 DEFAULT_GRACE_SECONDS = 30.0
 # A run that reads its record needs no signal; this is long enough for it to have done so.
 _HEED_SECONDS = 1.0
+# What a supervisor may take to end what it has killed, before it is killed itself.
+_SUPERVISOR_SECONDS = 15.0
+# Between two looks at what nobody tells of: a launcher that is about to say what it has launched.
+_LOOK_SECONDS = 0.5
 
 
-def request_cancellation(registry: Registry, flow_run: FlowRun) -> FlowRun:
-    """Put on record that a run is to end, and wake it; return it as it then is.
+def request_cancellation(
+    registry: Registry, flow_run: FlowRun, *, grace_seconds: float = DEFAULT_GRACE_SECONDS
+) -> FlowRun:
+    """Put on record that a run is to end, and return it as it then is.
 
-    One that no process has begun is Cancelled at once. Safe to call again.
+    The same is asked of its subflow runs in other processes. What no process has begun or taken is
+    Cancelled at once. Safe to call again: the sooner of two ends of a grace period holds.
 
     Raises:
         RunFinalError: It has ended.
     """
-    while not flow_run.state.is_cancelling():
+    kill_at = now() + timedelta(seconds=grace_seconds)
+    while True:
         state = flow_run.state
         if state.is_final():
             raise RunFinalError(
                 f"flow run {flow_run.name!r} is {state.name} already; it cannot be cancelled"
             )
-        is_begun = flow_run.process is not None or not state.is_scheduled()
+        is_taken = flow_run.process is not None or flow_run.launcher is not None
         try:
-            taken = Cancelling() if is_begun else Cancelled("It had not been started.")
-            flow_run = registry.change_state(flow_run, taken)
+            if state.is_scheduled() and not is_taken:
+                registry.change_state(flow_run, Cancelled("It had not been started."))
+            else:
+                registry.launches.set_kill_at(flow_run.id, kill_at)
+                if not state.is_cancelling():
+                    registry.change_state(flow_run, Cancelling())
             break
         except StateConflictError:  # it has just moved on
             flow_run = registry.find_flow_run(flow_run.id)
-    return flow_run
+    for child in _children_elsewhere(registry, flow_run):
+        with suppress(RunFinalError):  # just now
+            request_cancellation(registry, child, grace_seconds=grace_seconds)
+    return registry.find_flow_run(flow_run.id)
+
+
+def _children_elsewhere(registry: Registry, flow_run: FlowRun) -> list[FlowRun]:
+    """Return the subflow runs that have not ended, and do not end with the run's own process."""
+    children = registry.list_flow_runs(parent_flow_run_id=flow_run.id, limit=None)
+    return [
+        child
+        for child in children
+        if not child.state.is_final()
+        and (child.process is None or child.process != flow_run.process)
+    ]
 
 
 def wake(flow_run: FlowRun) -> None:
@@ -62,59 +93,134 @@ def wake(flow_run: FlowRun) -> None:
         send(flow_run.process, signal.SIGURG)
 
 
-def enforce_cancellation(
-    registry: Registry, flow_run: FlowRun, *, grace_seconds: float = DEFAULT_GRACE_SECONDS
-) -> FlowRun:
+def enforce_cancellation(registry: Registry, flow_run: FlowRun) -> FlowRun:
     """See to it that a run which is Cancelling ends, and return it as it is then.
 
-    Blocks until it has ended: for the grace period, counted from the request, and a moment more.
+    Blocks until it has ended: until its ``kill_at``, and a moment more.
 
     Raises:
-        InfrastructureNotAvailable: Its process cannot be signalled from here.
-        InfrastructureError: Some of its processes do not die.
+        InfrastructureNotAvailable: It cannot be signalled from here.
+        InfrastructureError: Some of its processes do not die, or cannot be proven to be its own.
         ConflictError: It is a subflow run that does not heed the request: it shares its process with
             others, which must not be killed.
     """
-    process = flow_run.process
-    if process is None:
-        told = "Whether it still ran could not be found out: its process was never recorded."
-        return registry.change_state(flow_run, Cancelled(told))
-    deadline = flow_run.state.timestamp + timedelta(seconds=grace_seconds)
-    flow_run = _wait(registry, flow_run, min(_HEED_SECONDS, _seconds_until(deadline)))
-    if flow_run.state.is_final():
-        return flow_run
-    has_others = _has_others(registry, flow_run, process)
-    if not has_others:
-        # SIGCONT, because a stopped process handles no signal.
-        send(process, signal.SIGTERM, signal.SIGCONT)
-    flow_run = _wait(registry, flow_run, _seconds_until(deadline))
-    if flow_run.state.is_final():
-        return flow_run
-    # Looked at again: another flow may have begun there meanwhile.
-    if has_others or _has_others(registry, flow_run, process):
-        raise ConflictError(
-            f"flow run {flow_run.name!r} does not end, and shares its process with others",
-            hint="cancel the flow run that called it",
-        )
-    return _killed(registry, flow_run, process, grace_seconds)
-
-
-def _killed(
-    registry: Registry, flow_run: FlowRun, process: ProcessIdentity, grace_seconds: float
-) -> FlowRun:
-    swept = end_tree(process)
-    if swept.survivors:
-        pids = ",".join(map(str, swept.survivors))
-        raise InfrastructureError(
-            f"these processes of flow run {flow_run.name!r} were killed and do not end: {pids}",
-            hint=f"they may wait for a disk or a network: ps -o pid,stat,wchan -p {pids}",
-        )
-    count = f"{swept.killed} processes" if swept.killed != 1 else "1 process"
-    told = f"Killed ({count}): it did not end within {duration_text(grace_seconds)}."
-    for run in registry.list_begun_flow_runs():
-        if run.process == process:
-            record_dead(registry, run, told)
+    enforcement = Enforcement(registry, flow_run.id)
+    while (pause_seconds := enforcement.advance()) is not None:
+        wait_for_flow_run(registry, flow_run.id, timeout_seconds=pause_seconds)
     return registry.find_flow_run(flow_run.id)
+
+
+class Enforcement:
+    """What is done about one run that is Cancelling, step by step, for whoever also does other things.
+
+    All that it needs is on the run's record: another process can begin anew at any time.
+    """
+
+    def __init__(self, registry: Registry, flow_run_id: str) -> None:
+        self._registry = registry
+        self._flow_run_id = flow_run_id
+        self._is_told = False
+        self._children: dict[str, Enforcement] = {}
+
+    def advance(self) -> float | None:
+        """Do what is due; return how many seconds later to come again, or None when it has ended.
+
+        Its subflow runs in other processes must have ended, too. It blocks only to wait for the death of what it has killed.
+
+        Raises:
+            PrefectLiteError: As ``enforce_cancellation``; to try again later does no harm.
+        """
+        registry = self._registry
+        flow_run = registry.find_flow_run(self._flow_run_id)
+        pauses = [self._advance(flow_run)]
+        for child in _children_elsewhere(registry, flow_run):
+            if child.state.is_cancelling():
+                enforcement = self._children.setdefault(child.id, Enforcement(registry, child.id))
+                pauses.append(enforcement.advance())
+        return min((pause for pause in pauses if pause is not None), default=None)
+
+    def _advance(self, flow_run: FlowRun) -> float | None:
+        if not flow_run.state.is_cancelling():
+            return None
+        if flow_run.infrastructure_pid is None and flow_run.process is None:
+            return self._wait_for_launcher(flow_run)
+        has_others = _has_others(self._registry, flow_run)
+        left = _seconds_left(flow_run)
+        if not self._is_told:
+            heed = _HEED_SECONDS - (now() - flow_run.state.timestamp).total_seconds()
+            if min(heed, left) > 0 and flow_run.process is not None:
+                return min(heed, left)
+            self._is_told = True
+            if not has_others:
+                self._tell(flow_run, left)
+        if _is_supervised(flow_run):
+            left += _SUPERVISOR_SECONDS  # it does the rest
+        if left > 0:
+            return left
+        if has_others:
+            raise ConflictError(
+                f"flow run {flow_run.name!r} does not end, and shares its process with others",
+                hint="cancel the flow run that called it",
+            )
+        self._kill(flow_run)
+        return None
+
+    def _wait_for_launcher(self, flow_run: FlowRun) -> float | None:
+        """Leave a run that is taken and not launched to who has taken it, as long as that lives."""
+        if flow_run.launcher is not None:
+            settle(self._registry, lambda: self._registry, ending_seconds=0.0)
+            is_awaited = is_alive(flow_run.launcher) or _seconds_left(flow_run) > 0
+            if is_awaited:
+                return _LOOK_SECONDS
+        told = "Whether it still ran could not be found out: its process was never recorded."
+        self._mark(flow_run, told)
+        return None
+
+    def _tell(self, flow_run: FlowRun, left: float) -> None:
+        if flow_run.infrastructure_pid is not None and _is_supervised(flow_run):
+            infrastructure = load_infrastructure(flow_run.infrastructure or {})
+            try:
+                infrastructure.kill(
+                    flow_run.infrastructure_pid, max(0.0, left), supervisor=flow_run.supervisor
+                )
+            except InfrastructureNotFound:
+                if flow_run.supervisor is None:  # of an infrastructure that needs none
+                    self._mark(flow_run, "What it ran in was gone already.")
+                else:
+                    settle(self._registry, lambda: self._registry)
+        elif flow_run.process is not None:
+            # SIGCONT, because a stopped process handles no signal.
+            send(flow_run.process, signal.SIGTERM, signal.SIGCONT)
+
+    def _kill(self, flow_run: FlowRun) -> None:
+        """Kill what did not end in time, and record it."""
+        registry, owner = self._registry, flow_run.supervisor or flow_run.process
+        if owner is None:
+            self._is_told = False  # what it runs in is told again
+            raise InfrastructureError(f"flow run {flow_run.name!r} does not end")
+        swept = end_tree(owner)
+        if swept.survivors:
+            pids = ",".join(map(str, swept.survivors))
+            raise InfrastructureError(
+                f"these processes of flow run {flow_run.name!r} were killed and do not end: {pids}",
+                hint=f"they may wait for a disk or a network: ps -o pid,stat,wchan -p {pids}",
+            )
+        if is_alive(owner) is not False:
+            raise InfrastructureError(
+                f"process {owner.pid} on {owner.hostname} cannot be proven to be that of flow run"
+                f" {flow_run.name!r}; it was not signalled",
+                hint=f"to mark it all the same: prefectlite flow-run cancel --force {flow_run.id}",
+            )
+        told = killed_message(flow_run, swept.killed)
+        for run in registry.list_begun_flow_runs():
+            if owner in (run.process, run.supervisor):
+                record_dead(registry, run, told)
+
+    def _mark(self, flow_run: FlowRun, told: str) -> None:
+        try:
+            self._registry.change_state(flow_run, Cancelled(told))
+        except StateConflictError:  # somebody knew more
+            return
 
 
 def mark_cancelled(registry: Registry, flow_run: FlowRun) -> FlowRun:
@@ -123,8 +229,17 @@ def mark_cancelled(registry: Registry, flow_run: FlowRun) -> FlowRun:
     return registry.change_state(flow_run, Cancelled(told))
 
 
-def _has_others(registry: Registry, flow_run: FlowRun, process: ProcessIdentity) -> bool:
-    """Return whether the same process has runs that are not to end with this one."""
+def _is_supervised(flow_run: FlowRun) -> bool:
+    """Return whether an infrastructure ends the run, and not a signal to its own process."""
+    type_ = (flow_run.infrastructure or {}).get("type", DEFAULT_TYPE)
+    return flow_run.supervisor is not None or type_ != DEFAULT_TYPE
+
+
+def _has_others(registry: Registry, flow_run: FlowRun) -> bool:
+    """Return whether the run's process has other runs, that are not to end with this one."""
+    process = flow_run.process
+    if process is None:
+        return False
     runs = {run.id: run for run in registry.list_begun_flow_runs() if run.process == process}
     inside = {flow_run.id}
     while found := {
@@ -136,9 +251,9 @@ def _has_others(registry: Registry, flow_run: FlowRun, process: ProcessIdentity)
     return not runs.keys() <= inside
 
 
-def _wait(registry: Registry, flow_run: FlowRun, seconds: float) -> FlowRun:
-    return wait_for_flow_run(registry, flow_run.id, timeout_seconds=max(0.0, seconds))
-
-
-def _seconds_until(moment: datetime) -> float:
-    return max(0.0, (moment - now()).total_seconds())
+def _seconds_left(flow_run: FlowRun) -> float:
+    """Return how long a run that is Cancelling has until it is killed; negative when it is over."""
+    kill_at = flow_run.kill_at
+    if kill_at is None:  # asked for by a program that sets states itself
+        kill_at = flow_run.state.timestamp + timedelta(seconds=DEFAULT_GRACE_SECONDS)
+    return (kill_at - now()).total_seconds()

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
 from prefectlite.clock import monotonic
@@ -64,6 +64,23 @@ _FORK_SECONDS = 5.0
 _BUSY_MILLISECONDS = 10_000
 
 
+Change = Callable[[sqlite3.Connection], None]
+
+
+class Write(Protocol):
+    """A function that does ``work`` in one transaction; see ``Database.write``."""
+
+    def __call__(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T: ...  # noqa: D102 - the class says it
+
+
+class Read(Protocol):
+    """A function that returns the records of the rows that a SELECT finds."""
+
+    def __call__(  # noqa: D102 - the class says it
+        self, record: Callable[[Sequence[Any]], T], sql: str, parameters: Sequence[object]
+    ) -> list[T]: ...
+
+
 class Database:
     """A file of tables, at the newest schema, safe to share between processes.
 
@@ -93,7 +110,7 @@ class Database:
         self._look_at = 0.0
         self._process = 0
         self._lock = threading.Lock()
-        self._commits = 0
+        self._commits = self._opened = 0
         _check_filesystem(path)
         with self._lock:
             self._connected()
@@ -106,6 +123,11 @@ class Database:
                 return self._connected().execute(sql, parameters).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise translated(self.path, error) from error
+
+    def version(self) -> tuple[int, int]:
+        """Return what is different once another connection has committed something."""
+        ((number,),) = self.read("PRAGMA data_version")
+        return self._opened, number  # each connection has a count of its own
 
     def write(
         self,
@@ -251,6 +273,7 @@ class Database:
             self._connection = None
         if self._connection is None:
             self._connection = self._open()
+            self._opened += 1
         return self._connection
 
     def _open(self) -> sqlite3.Connection:

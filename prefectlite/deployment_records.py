@@ -1,4 +1,4 @@
-"""What the registry holds of deployments and work queues, as frozen values; see ``records``.
+"""What the registry holds of deployments, work queues and agents, as frozen values; see ``records``.
 
 Apart from the records of runs, because only few commands need them.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from prefectlite.clock import now
-from prefectlite.records import iso_text
+from prefectlite.records import ProcessIdentity, iso_text
 
 #: The work queue of a deployment that names none.
 DEFAULT_WORK_QUEUE = "default"
@@ -99,4 +99,35 @@ class WorkQueue:
             "concurrency_limit": self.concurrency_limit,
             "is_paused": self.is_paused,
             "created_at": iso_text(self.created_at),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """A process that takes runs from work queues and launches them.
+
+    Attributes:
+        name: Agents of one name, on one host after each other or at once, share their limit.
+        concurrency_limit: How many runs that were taken under this name may be going on at once;
+            None for any number.
+        process: Who it is; whether it still is there is asked of the system.
+    """
+
+    id: str
+    name: str
+    work_queues: tuple[str, ...]
+    concurrency_limit: int | None
+    process: ProcessIdentity
+    started_at: datetime = field(default_factory=now)
+
+    def dict(self) -> dict[str, object]:
+        """Return the agent as JSON can hold it."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "work_queues": [*self.work_queues],
+            "concurrency_limit": self.concurrency_limit,
+            "hostname": self.process.hostname,
+            "pid": self.process.pid,
+            "started_at": iso_text(self.started_at),
         }

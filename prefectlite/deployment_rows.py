@@ -1,12 +1,12 @@
-"""Records of deployments and work queues as rows of a relational registry, and back; see ``rows``."""
+"""Records of deployments, queues and agents as rows of a relational registry, and back; see ``rows``."""
 
 from __future__ import annotations
 
 import json
 
 from prefectlite.clock import from_microseconds, to_microseconds
-from prefectlite.deployment_records import Deployment, WorkQueue
-from prefectlite.rows import Row, Values, maybe_storable, storable
+from prefectlite.deployment_records import Agent, Deployment, WorkQueue
+from prefectlite.rows import Row, Values, identity_from, identity_text, maybe_storable, storable
 
 #: The columns of ``deployment_values`` and ``deployment_from``.
 DEPLOYMENT_COLUMNS = (
@@ -15,6 +15,8 @@ DEPLOYMENT_COLUMNS = (
 )
 #: The columns of ``work_queue_values`` and ``work_queue_from``.
 WORK_QUEUE_COLUMNS = "id, name, description, priority, concurrency_limit, is_paused, created_at"
+#: The columns of ``agent_values`` and ``agent_from``.
+AGENT_COLUMNS = "id, name, work_queues, concurrency_limit, process, started_at"
 
 
 def deployment_values(deployment: Deployment) -> Values:
@@ -78,4 +80,28 @@ def work_queue_from(row: Row) -> WorkQueue:
         concurrency_limit=row[4],
         is_paused=bool(row[5]),
         created_at=from_microseconds(row[6]),
+    )
+
+
+def agent_values(agent: Agent) -> Values:
+    """Return the values for ``AGENT_COLUMNS``."""
+    return (
+        agent.id,
+        storable(agent.name),
+        json.dumps(agent.work_queues),
+        agent.concurrency_limit,
+        identity_text(agent.process),
+        to_microseconds(agent.started_at),
+    )
+
+
+def agent_from(row: Row) -> Agent:
+    """Return the record of a row of ``AGENT_COLUMNS``."""
+    return Agent(
+        id=row[0],
+        name=row[1],
+        work_queues=tuple(json.loads(row[2])),
+        concurrency_limit=row[3],
+        process=identity_from(row[4]),
+        started_at=from_microseconds(row[5]),
     )

@@ -1,4 +1,4 @@
-"""Deployments and work queues as tables of SQLite, and the claim of the runs that wait in them.
+"""Deployments, work queues and agents as tables of SQLite, and the claim of the runs that wait in them.
 
 The SQLite registry gives the connection, the transaction and the one way to change a state;
 ``registry.DeploymentRegistry`` describes the methods. Nothing here commits by itself.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import sqlite3  # noqa: TID251 - a part of the SQLite registry
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from prefectlite.clock import to_microseconds
-from prefectlite.database import Where
-from prefectlite.deployment_records import DEFAULT_PRIORITY, Deployment, WorkQueue
+from prefectlite.clock import from_microseconds, to_microseconds
+from prefectlite.database import Change, Read, Where, Write
+from prefectlite.deployment_records import DEFAULT_PRIORITY, Agent, Deployment, WorkQueue
 from prefectlite.deployment_rows import (
+    AGENT_COLUMNS,
     DEPLOYMENT_COLUMNS,
     WORK_QUEUE_COLUMNS,
+    agent_from,
+    agent_values,
     deployment_from,
     deployment_values,
     work_queue_from,
@@ -24,11 +28,10 @@ from prefectlite.deployment_rows import (
 )
 from prefectlite.errors import AmbiguousReferenceError, ConflictError, NotFoundError
 from prefectlite.records import FlowRun
-from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, storable
+from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, identity_text, storable
 from prefectlite.states import Pending, State
 
 T = TypeVar("T")
-_Change = Callable[[sqlite3.Connection], None]
 
 _SELECT_DEPLOYMENT = f"SELECT {DEPLOYMENT_COLUMNS} FROM deployment "  # noqa: S608 - literals only, no value
 _SELECT_WORK_QUEUE = f"SELECT {WORK_QUEUE_COLUMNS} FROM work_queue "  # noqa: S608 - literals only, no value
@@ -46,9 +49,11 @@ _SAVE_DEPLOYMENT = f"""
 _UNFINISHED = "state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')"
 # AwaitingRetry is of type SCHEDULED too, but the run's own process begins it again.
 _COUNT_ACTIVE = f"""
-    SELECT count(*) FROM flow_run WHERE work_queue = ? AND {_UNFINISHED}
+    SELECT count(*) FROM flow_run WHERE {{}} = ? AND {_UNFINISHED} AND work_queue IS NOT NULL
     AND (state_type <> 'SCHEDULED' OR state_name = 'AwaitingRetry')
 """  # noqa: S608 - literals only, no value
+_CLAIM = "UPDATE flow_run SET launcher = ?, agent_name = ? WHERE id = ?"
+_INSERT_AGENT = f"INSERT INTO agent ({AGENT_COLUMNS}) VALUES ({', '.join('?' * 6)})"  # noqa: S608 - literals only, no value
 _SELECT_DUE = f"""
     SELECT {FLOW_RUN_COLUMNS}, scheduled_at, seq FROM flow_run
     WHERE work_queue = ? AND {_UNFINISHED}
@@ -60,16 +65,6 @@ _COUNT_QUEUED = f"""
     WHERE work_queue IS NOT NULL AND {_UNFINISHED} GROUP BY work_queue, state_name
 """  # noqa: S608 - literals only, no value
 _CANDIDATES = 10
-
-
-class _Write(Protocol):
-    def __call__(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T: ...
-
-
-class _Read(Protocol):
-    def __call__(
-        self, record: Callable[[Row], T], sql: str, parameters: Sequence[object]
-    ) -> list[T]: ...
 
 
 class DeploymentTables:
@@ -84,9 +79,9 @@ class DeploymentTables:
     def __init__(
         self,
         *,
-        read: _Read,
-        write: _Write,
-        change_state: Callable[[FlowRun, State], tuple[FlowRun, _Change]],
+        read: Read,
+        write: Write,
+        change_state: Callable[[FlowRun, State], tuple[FlowRun, Change]],
     ) -> None:
         self._read = read
         self._write = write
@@ -173,20 +168,27 @@ class DeploymentTables:
         return counts
 
     def claim_due_flow_runs(  # noqa: D102 - see the interface
-        self, queues: Collection[str], *, limit: int, at: datetime
+        self, queues: Collection[str], *, limit: int, at: datetime, agent: Agent | None = None
     ) -> list[FlowRun]:
         names = list(dict.fromkeys(storable(name) for name in queues))
         moment = to_microseconds(at)
 
         def claim(connection: sqlite3.Connection) -> list[FlowRun]:
+            room = max(0, min(limit, _room_of(connection, agent, limit)))
             known = _work_queues(connection, names)
             due: list[tuple[int, int, int, FlowRun]] = []
             for name in names:
-                due += _due_in_queue(connection, name, known.get(name), limit, moment)
+                due += _due_in_queue(connection, name, known.get(name), room, moment)
             claimed = []
-            for *_, flow_run in sorted(due, key=lambda one: one[:3])[: max(limit, 0)]:
+            for *_, flow_run in sorted(due, key=lambda one: one[:3])[:room]:
                 pending, change = self._change_state(flow_run, Pending())
                 change(connection)
+                if agent is not None:
+                    launcher, name = agent.process, agent.name
+                    connection.execute(
+                        _CLAIM, (identity_text(launcher), storable(name), flow_run.id)
+                    )
+                    pending = replace(pending, launcher=launcher, agent_name=name)
                 claimed.append(pending)
             return claimed
 
@@ -194,6 +196,34 @@ class DeploymentTables:
         if not names or not self._read(tuple, *_any_due(names, moment)):
             return []
         return self._write(claim, durable=True)
+
+    def list_overdue_flow_runs(  # noqa: D102 - see the interface
+        self, queues: Collection[str], *, before: datetime
+    ) -> list[FlowRun]:
+        where = _waiting_in(queues)
+        where.add("state_name = 'Scheduled' AND scheduled_at <= ?", to_microseconds(before))
+        sql = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run {where} LIMIT ?"  # noqa: S608 - literals only, no value
+        return self._read(flow_run_from, sql, where.values(None)) if queues else []
+
+    def next_due_at(  # noqa: D102 - see the interface
+        self, queues: Collection[str], *, after: datetime
+    ) -> datetime | None:
+        where = _waiting_in(queues)
+        where.add("scheduled_at > ?", to_microseconds(after))
+        sql = f"SELECT scheduled_at FROM flow_run {where} ORDER BY scheduled_at LIMIT ?"  # noqa: S608 - literals only, no value
+        found = self._read(tuple, sql, where.values(1)) if queues else []
+        return from_microseconds(found[0][0]) if found else None
+
+    def save_agent(self, agent: Agent) -> None:  # noqa: D102 - see the interface
+        row = agent_values(agent)
+        self._write(lambda connection: connection.execute(_INSERT_AGENT, row), durable=False)
+
+    def list_agents(self) -> list[Agent]:  # noqa: D102 - see the interface
+        return self._read(agent_from, f"SELECT {AGENT_COLUMNS} FROM agent ORDER BY seq", ())  # noqa: S608 - literals only, no value
+
+    def delete_agent(self, agent_id: str) -> None:  # noqa: D102 - see the interface
+        sql = "DELETE FROM agent WHERE id = ?"
+        self._write(lambda connection: connection.execute(sql, (agent_id,)), durable=False)
 
     def _find(self, record: Callable[[Row], T], select: str, reference: str) -> list[T]:
         """Return what has a reference as its id, else as its name or the start of its id."""
@@ -236,13 +266,31 @@ def _work_queues(connection: sqlite3.Connection, names: Sequence[str]) -> Mappin
     return {queue.name: queue for queue in map(work_queue_from, rows)}
 
 
-def _any_due(names: Sequence[str], moment: int) -> tuple[str, list[object]]:
+def _waiting_in(queues: Collection[str]) -> Where:
+    """Return the condition that a run waits in one of these queues."""
     where = Where()
-    where.add_any("work_queue", names)
+    where.add_any("work_queue", queues)
     where.add(_UNFINISHED)
     where.add("state_type = 'SCHEDULED'")
+    return where
+
+
+def _any_due(names: Sequence[str], moment: int) -> tuple[str, list[object]]:
+    where = _waiting_in(names)
     where.add("scheduled_at <= ?", moment)
     return f"SELECT 1 FROM flow_run {where} LIMIT ?", where.values(1)  # noqa: S608 - literals only, no value
+
+
+def _room_of(connection: sqlite3.Connection, agent: Agent | None, limit: int) -> int:
+    """Return how many runs an agent may still take."""
+    if agent is None or agent.concurrency_limit is None:
+        return limit
+    return agent.concurrency_limit - _count_active(connection, "agent_name", storable(agent.name))
+
+
+def _count_active(connection: sqlite3.Connection, column: str, name: str) -> int:
+    ((active,),) = connection.execute(_COUNT_ACTIVE.format(column), (name,)).fetchall()
+    return int(active)
 
 
 def _due_in_queue(
@@ -254,8 +302,7 @@ def _due_in_queue(
         return []
     room = limit
     if queue is not None and queue.concurrency_limit is not None:
-        ((active,),) = connection.execute(_COUNT_ACTIVE, (name,)).fetchall()
-        room = min(room, queue.concurrency_limit - active)
+        room = min(room, queue.concurrency_limit - _count_active(connection, "work_queue", name))
     if room <= 0:
         return []
     rows = connection.execute(_SELECT_DUE, (name, moment, room)).fetchall()

@@ -20,7 +20,8 @@
     |  |- RunFinalError
     |  '- RunNotFinalError
     |- InfrastructureError                 exit code 5
-    |  '- InfrastructureNotAvailable
+    |  |- InfrastructureNotAvailable
+    |  '- InfrastructureNotFound
     |- OutputError                         exit code 5
     |  '- OutputClosedError                exit code 141
     '- RegistryError                       exit code 5
@@ -197,6 +198,10 @@ class InfrastructureError(PrefectLiteError):
 
 class InfrastructureNotAvailable(InfrastructureError):
     """What a run runs in cannot be reached from here: another host, container or user."""
+
+
+class InfrastructureNotFound(InfrastructureError):
+    """What a run ran in is gone."""
 
 
 class OutputError(PrefectLiteError):

@@ -329,7 +329,10 @@ def _new_flow_run(request: FlowRequest, parameters: Mapping[str, object], state:
         version=options.version,
         entrypoint=request.entrypoint,
         process=process,
-        infrastructure_pid=f"{process.hostname}:{process.pid}",
+        supervisor=parent.flow_run.supervisor if parent else None,
+        infrastructure_pid=parent.flow_run.infrastructure_pid
+        if parent
+        else f"{process.hostname}:{process.pid}",
         parent_flow_run_id=parent.flow_run.id if parent else None,
         parent_task_run_id=parent.task_run.id if isinstance(parent, TaskRunContext) else None,
         run_count=1 if is_running else 0,

@@ -20,11 +20,17 @@ from prefectlite.clock import duration_text
 from prefectlite.context import FlowRunContext, RunContext, TaskRunContext
 from prefectlite.drivers import Sleep, Steps, Wait
 from prefectlite.errors import StateConflictError, UsageError
+from prefectlite.exits import hard_timeout_message
 from prefectlite.inputs import find_futures, may_hold_runs, resolve
-from prefectlite.interruptions import ClosedByCallerError, acquire, calls_user_code
+from prefectlite.interruptions import (
+    ClosedByCallerError,
+    TerminationSignal,
+    acquire,
+    calls_user_code,
+)
 from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
 from prefectlite.outcomes import crashed_state, failed_state, timed_out_state, user_traceback
-from prefectlite.records import FlowRun, TaskRun
+from prefectlite.records import FlowRun, ProcessIdentity, TaskRun
 from prefectlite.retries import delay_before
 from prefectlite.states import (
     AwaitingRetry,
@@ -32,6 +38,7 @@ from prefectlite.states import (
     Completed,
     Retrying,
     State,
+    TimedOut,
     may_follow,
 )
 from prefectlite.stops import is_cancelled
@@ -117,7 +124,7 @@ def _attempt(
     deadline = Deadline.start(f"{noun} run", timeout_seconds) if timeout_seconds else None
     context.deadline = deadline
     try:
-        state = yield from body
+        state = yield from _guarded(context, deadline, body)
     except ClosedByCallerError:
         state = Completed("The caller took no more of its items.")
     except Exception as error:  # noqa: BLE001 - whatever user code raises is its run's state
@@ -133,6 +140,26 @@ def _attempt(
     if deadline is not None and deadline.has_passed():
         return timed_out_state(deadline)
     return state
+
+
+def _guarded(context: RunContext, deadline: Deadline | None, body: Steps[State]) -> Steps[State]:
+    """Yield the steps of an attempt; one that hangs past its deadline ends with its process."""
+    supervisor = _supervisor(context)
+    if supervisor is None or deadline is None or not isinstance(context, FlowRunContext):
+        return (yield from body)
+    from prefectlite.hangs import (
+        ended_if_it_hangs,  # nobody waits for what a supervisor has started
+    )
+
+    with ended_if_it_hangs(context.flow_run, supervisor, deadline):
+        return (yield from body)
+
+
+def _supervisor(context: RunContext) -> ProcessIdentity | None:
+    """Return who owns this process, where the run is why it was started."""
+    if isinstance(context, FlowRunContext) and context.parent is None:
+        return context.flow_run.supervisor
+    return None
 
 
 def take(context: RunContext, state: State) -> None:
@@ -151,9 +178,11 @@ def take(context: RunContext, state: State) -> None:
 def finish(context: RunContext, state: State) -> State:
     """Move the run to a final state and log it; return the state that it has in the end.
 
-    That is another one where the run was being cancelled, or someone else had ended it.
+    That is another one where the run was being cancelled, or someone else had ended it. A run that
+    is Cancelling stays so where others of its processes are left for its supervisor to end.
     """
-    while True:
+    is_cancelling = is_cancelled(context)
+    while not (is_cancelling and state.is_cancelled() and _has_others(context)):
         try:
             take(context, state)
             break
@@ -163,7 +192,8 @@ def finish(context: RunContext, state: State) -> State:
             if current.is_final():
                 state = current
                 break
-            if current.is_cancelling():
+            is_cancelling = current.is_cancelling()
+            if is_cancelling:
                 state = _after_cancelling(state)
             elif not may_follow(current, state):
                 raise
@@ -172,8 +202,23 @@ def finish(context: RunContext, state: State) -> State:
     return state
 
 
+def _has_others(context: RunContext) -> bool:
+    supervisor = _supervisor(context)
+    if supervisor is None:
+        return False
+    from prefectlite.process_trees import has_descendants
+
+    return has_descendants(supervisor)
+
+
 def interrupted_state(context: RunContext, error: BaseException) -> State:
     """Return the state of a run that something other than its own code ended."""
+    supervisor = _supervisor(context)
+    if supervisor is not None and isinstance(error, TerminationSignal):
+        from prefectlite.run_folders import RunFolder
+
+        if RunFolder.of(supervisor).is_over_time() and not is_cancelled(context):
+            return TimedOut(hard_timeout_message(context.flow_run))
     if is_cancelled(context):
         told = "It ended by itself, as it was asked to."
         if not isinstance(context, FlowRunContext) or not context.is_cancelled:

@@ -10,9 +10,9 @@ from typing import Annotated, TypeVar
 
 from prefectlite import console
 from prefectlite.commands import Option
-from prefectlite.liveness import settle
 from prefectlite.registry import DEFAULT_LIMIT, Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.settling import settle
 
 T = TypeVar("T")
 

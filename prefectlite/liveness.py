@@ -1,4 +1,4 @@
-"""Is a run's process alive? And what is done about the runs of one that is not.
+"""Is a run's process alive? And what is put on record of the runs of one that is not.
 
 A process that runs flows says who it is on each of their records, and holds a POSIX lock on a file
 of its own. The kernel lets go of the lock when the process ends, however it ends: no heartbeat, and
@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from prefectlite.errors import RegistryError, SettingError, StateConflictError
+from prefectlite.errors import SettingError, StateConflictError
 from prefectlite.forks import here
 from prefectlite.records import FlowRun, ProcessIdentity, Run
 from prefectlite.registry import Registry
@@ -57,7 +57,7 @@ def own_identity() -> ProcessIdentity:
         _own.identity = identity = ProcessIdentity(
             token=token,
             hostname=os.uname().nodename,
-            machine_id=_machine_id(),
+            machine_id=machine_id(),
             boot_id=_boot_id(),
             pid_namespace=_pid_namespace(),
             pid=here.pid,
@@ -105,7 +105,7 @@ def is_alive(identity: ProcessIdentity) -> bool | None:
         return True
     if identity.boot_id != _boot_id():
         # Another start of this machine's kernel, or another machine.
-        is_this_machine = identity.machine_id is not None and identity.machine_id == _machine_id()
+        is_this_machine = identity.machine_id is not None and identity.machine_id == machine_id()
         return False if is_this_machine and identity.hostname == os.uname().nodename else None
     if identity.boot_id is None and identity.hostname != os.uname().nodename:
         return None
@@ -154,7 +154,8 @@ def start_ticks(pid: int) -> int | None:
 
 
 @cache
-def _machine_id() -> str | None:
+def machine_id() -> str | None:
+    """Return what names this machine, from machine-id(5); None where there is none."""
     return _first_line("/etc/machine-id")
 
 
@@ -177,21 +178,6 @@ def _pid_namespace() -> str | None:
         return None
 
 
-def runs_of_dead_processes(registry: Registry) -> list[FlowRun]:
-    """Return the flow runs that are not final on record and whose process is dead."""
-    alive: dict[str, bool | None] = {}
-    dead = []
-    for flow_run in registry.list_begun_flow_runs():
-        identity = flow_run.process
-        if identity is None:
-            continue
-        if identity.token not in alive:
-            alive[identity.token] = is_alive(identity)
-        if alive[identity.token] is False:
-            dead.append(flow_run)
-    return dead
-
-
 def record_dead(registry: Registry, flow_run: FlowRun, told: str | None = None) -> None:
     """Put on record that a flow run's process is dead. Safe from several processes at once.
 
@@ -209,22 +195,6 @@ def record_dead(registry: Registry, flow_run: FlowRun, told: str | None = None) 
     end_orphans(registry, flow_run.id, told, kind=kind)
     with suppress(StateConflictError):  # it ended just before its process did, or another was first
         registry.change_state(flow_run, kind(told))
-
-
-def settle(registry: Registry, open_to_write: Callable[[], Registry]) -> list[FlowRun]:
-    """Put on record which runs' processes are dead; return those for which that failed.
-
-    Args:
-        registry: Where to look; reading suffices.
-        open_to_write: Called only where there is something to record.
-    """
-    dead = runs_of_dead_processes(registry)
-    for position, flow_run in enumerate(dead):
-        try:
-            record_dead(open_to_write(), flow_run)
-        except RegistryError:
-            return dead[position:]
-    return []
 
 
 def end_orphans(

@@ -38,6 +38,9 @@ _LINGER_SECONDS = 0.02
 # Registries keep whole numbers of 64 bits at most; one that they refuse would hold up all others.
 _MAX_LEVEL = 1_000_000
 
+#: What begins each line of the console that a supervisor is not to take for output of the run.
+_MARK = "\x1e"
+
 _COLOURS = {logging.WARNING: "\x1b[33m", logging.ERROR: "\x1b[31m", logging.CRITICAL: "\x1b[1;31m"}
 _RESET = "\x1b[0m"
 
@@ -215,6 +218,17 @@ def set_up() -> None:
     _logger.setLevel(PREFECTLITE_LOGGING_LEVEL.value())
 
 
+class _Console:
+    """How lines are shown."""
+
+    mark = ""
+
+
+def mark_lines() -> None:
+    """Mark from now on what is shown, for a supervisor: the registry has it already."""
+    _Console.mark = _MARK
+
+
 def _show(run: RunContext | None, logger: str, level: int, message: str, created: float) -> None:
     stream = sys.stderr
     if stream is None:
@@ -229,6 +243,8 @@ def _show(run: RunContext | None, logger: str, level: int, message: str, created
     try:
         if level in _COLOURS and _has_colour():
             line = f"{_COLOURS[level]}{line}{_RESET}"
+        if _Console.mark:
+            line = _Console.mark + line.replace("\n", f"\n{_Console.mark}")
         try:
             stream.write(line + "\n")
         except UnicodeEncodeError:

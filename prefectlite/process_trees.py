@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -112,10 +112,32 @@ def end_tree(identity: ProcessIdentity) -> Swept:
 
     What belongs to another user is not killed, and is among the survivors.
     """
+    return _end(lambda: _members(identity.token, identity))
+
+
+def end_marked(token: str) -> Swept:
+    """Kill what has a token in its environment, as ``end_tree`` does."""
+    return _end(lambda: _members(token, None))
+
+
+def has_descendants(supervisor: ProcessIdentity) -> bool:
+    """Return whether a supervisor has other descendants than the process that asks."""
+    import psutil
+
+    if not is_reachable(supervisor) or not _is_same(supervisor):
+        return False
+    try:
+        found = psutil.Process(supervisor.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return False
+    return any(_runs(one) for one in found if one.pid != os.getpid())
+
+
+def _end(find: Callable[[], list[psutil.Process]]) -> Swept:
     deadline = monotonic() + _DEATH_SECONDS
     killed = 0
     while True:
-        members = _frozen(identity)
+        members = _frozen(find)
         for member in members:
             _signal_member(member, signal.SIGKILL)
         survivors = tuple(one.pid for one in members if not _is_gone(one, deadline))
@@ -124,11 +146,11 @@ def end_tree(identity: ProcessIdentity) -> Swept:
             return Swept(killed, survivors)
 
 
-def _frozen(identity: ProcessIdentity) -> list[psutil.Process]:
+def _frozen(find: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
     """Stop every process of the tree, and look again until no new one is found."""
     frozen: list[psutil.Process] = []
     while True:
-        new = [member for member in _members(identity) if member not in frozen]
+        new = [member for member in find() if member not in frozen]
         if not new:
             return frozen
         for member in new:
@@ -136,12 +158,12 @@ def _frozen(identity: ProcessIdentity) -> list[psutil.Process]:
         frozen += new
 
 
-def _members(identity: ProcessIdentity) -> list[psutil.Process]:
+def _members(token: str, identity: ProcessIdentity | None) -> list[psutil.Process]:
     """Return the processes of the tree that are there now, parents before their children."""
     import psutil
 
     members: list[psutil.Process] = []
-    if is_reachable(identity) and _is_same(identity):
+    if identity is not None and is_reachable(identity) and _is_same(identity):
         with suppress(psutil.NoSuchProcess):
             root = psutil.Process(identity.pid)
             children = root.children(recursive=True)
@@ -150,7 +172,7 @@ def _members(identity: ProcessIdentity) -> list[psutil.Process]:
     for pid in psutil.pids():
         with suppress(psutil.Error):
             process = psutil.Process(pid)
-            if process not in members and _has_token(process, identity.token):
+            if process not in members and _has_token(process, token):
                 members.append(process)
     # A task of the run may be what asks for its end: it ends by itself, when that is done.
     return [one for one in members if one.pid != os.getpid() and _runs(one)]

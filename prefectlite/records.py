@@ -71,12 +71,16 @@ class FlowRun:
         parent_task_run_id: The task run that called it, where a task did.
         entrypoint: ``path.py:flow`` or ``module:flow``, where it is known.
         process: The process that runs it; None before one does.
+        launcher: The process that has taken it to launch it: an agent, or ``run --detach``.
+        supervisor: The process that owns those of the run; None where none does.
         infrastructure_pid: What it runs in, as ``scope:id``; for a process ``hostname:PID``. None
             before that is known.
         deployment_id: The deployment that it was made of; None for one that was called.
         work_queue: The queue that it is taken from; None for one that was called.
+        agent_name: The agent that took it; None where none did.
         infrastructure: A copy of the deployment's, as it was then; None for one that was called.
         scheduled_at: When it is due; None for one that was called.
+        kill_at: When what has not ended of it is killed; None while nobody has asked for its end.
         run_count: Attempts begun so far.
     """
 
@@ -90,13 +94,17 @@ class FlowRun:
     version: str | None = None
     entrypoint: str | None = None
     process: ProcessIdentity | None = None
+    launcher: ProcessIdentity | None = None
+    supervisor: ProcessIdentity | None = None
     infrastructure_pid: str | None = None
     parent_flow_run_id: str | None = None
     parent_task_run_id: str | None = None
     deployment_id: str | None = None
     work_queue: str | None = None
+    agent_name: str | None = None
     infrastructure: Mapping[str, object] | None = None
     scheduled_at: datetime | None = None
+    kill_at: datetime | None = None
     run_count: int = 0
     created_at: datetime = field(default_factory=now)
     started_at: datetime | None = None
@@ -123,8 +131,10 @@ class FlowRun:
             "parent_task_run_id": self.parent_task_run_id,
             "deployment_id": self.deployment_id,
             "work_queue": self.work_queue,
+            "agent_name": self.agent_name,
             "infrastructure": None if self.infrastructure is None else {**self.infrastructure},
             "scheduled_at": iso_text(self.scheduled_at),
+            "kill_at": iso_text(self.kill_at),
             "run_count": self.run_count,
             "created_at": iso_text(self.created_at),
             "started_at": iso_text(self.started_at),

@@ -34,7 +34,7 @@ FLOW_RUN_COLUMNS = (
     "id, name, flow_name, state_type, state_name, state_message, state_at, state_version,"
     " parameters, tags, version, entrypoint, process, infrastructure_pid, parent_flow_run_id, parent_task_run_id,"
     " deployment_id, work_queue, infrastructure, scheduled_at, run_count,"
-    " created_at, started_at, ended_at"
+    " created_at, started_at, ended_at, launcher, supervisor, agent_name, kill_at"
 )
 #: The columns of ``task_run_values``, and of ``task_run_from`` before the flow run's id.
 TASK_RUN_COLUMNS = (
@@ -100,7 +100,7 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         json.dumps(flow_run.tags),
         maybe_storable(flow_run.version),
         maybe_storable(flow_run.entrypoint),
-        None if flow_run.process is None else identity_text(flow_run.process),
+        maybe_identity_text(flow_run.process),
         flow_run.infrastructure_pid,
         flow_run.parent_flow_run_id,
         flow_run.parent_task_run_id,
@@ -112,6 +112,10 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         to_microseconds(flow_run.created_at),
         _microseconds(flow_run.started_at),
         _microseconds(flow_run.ended_at),
+        maybe_identity_text(flow_run.launcher),
+        maybe_identity_text(flow_run.supervisor),
+        maybe_storable(flow_run.agent_name),
+        _microseconds(flow_run.kill_at),
     )
 
 
@@ -127,7 +131,7 @@ def flow_run_from(row: Row) -> FlowRun:
         tags=tuple(json.loads(row[9])),
         version=row[10],
         entrypoint=row[11],
-        process=None if row[12] is None else _identity(row[12]),
+        process=_maybe_identity(row[12]),
         infrastructure_pid=row[13],
         parent_flow_run_id=row[14],
         parent_task_run_id=row[15],
@@ -139,6 +143,10 @@ def flow_run_from(row: Row) -> FlowRun:
         created_at=from_microseconds(row[21]),
         started_at=_moment(row[22]),
         ended_at=_moment(row[23]),
+        launcher=_maybe_identity(row[24]),
+        supervisor=_maybe_identity(row[25]),
+        agent_name=row[26],
+        kill_at=_moment(row[27]),
     )
 
 
@@ -149,9 +157,19 @@ def identity_text(identity: ProcessIdentity) -> str:
     return json.dumps(asdict(identity))
 
 
+def maybe_identity_text(identity: ProcessIdentity | None) -> str | None:
+    """Return the value of a process's identity; None for None."""
+    return None if identity is None else identity_text(identity)
+
+
 @lru_cache(maxsize=64)
-def _identity(text: str) -> ProcessIdentity:
+def identity_from(text: str) -> ProcessIdentity:
+    """Return the identity of a value of ``identity_text``."""
     return ProcessIdentity(**json.loads(text))
+
+
+def _maybe_identity(text: str | None) -> ProcessIdentity | None:
+    return None if text is None else identity_from(text)
 
 
 def task_run_values(task_run: TaskRun) -> Values:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -53,8 +53,17 @@ class Setting(Generic[T]):
         except (ValueError, RuntimeError) as error:  # the second: "~stranger" is nobody's home
             raise SettingError(f"{self.name}={text!r}: {error}") from error
 
+    def forget(self) -> None:
+        """Take it out of the environment: what this process starts is not to have it."""
+        os.environ.pop(self.name, None)
+
     def __repr__(self) -> str:
         return f"<{self.name}>"
+
+
+def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of this process with changes, for one that it starts."""
+    return {**os.environ, **changes}
 
 
 def add_run_token(token: str) -> None:
@@ -170,6 +179,12 @@ PREFECTLITE_RUN_TOKEN = Setting(
     parse=str,
     default=str,
 )
+PREFECTLITE_FLOW_RUN_ID = Setting(
+    "PREFECTLITE_FLOW_RUN_ID",
+    "The flow run that a process was started for; set by prefectlite.",
+    parse=str,
+    default=str,
+)
 PREFECTLITE_RUN_FOLDER = Setting(
     "_PREFECTLITE_RUN_FOLDER",
     "The folder in which a supervisor and its run leave word for each other; set by prefectlite.",
@@ -179,6 +194,12 @@ PREFECTLITE_RUN_FOLDER = Setting(
 PREFECTLITE_COMPLETE = Setting(
     "_PREFECTLITE_COMPLETE",
     "What a shell wants to know to complete a command line; set by its completion script.",
+    parse=str,
+    default=str,
+)
+SYSTEMD_EXEC_PID = Setting(
+    "SYSTEMD_EXEC_PID",
+    "The PID of a service's main process; set by systemd (systemd.exec(5)).",
     parse=str,
     default=str,
 )

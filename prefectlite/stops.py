@@ -76,10 +76,12 @@ class Watched:
         call = self.context.loop_call
         if call is not None:
             at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
+        if self._thread is None:
+            self.next_at = at  # before the loop, which moves it, hears of this
+        if call is not None:
             with suppress(RuntimeError):  # the loop has just been closed
                 call[0].call_soon_threadsafe(self._cancel_on_loop, call)
         if self._thread is None:
-            self.next_at = at
             call_at(at, poke_main_thread)
         elif call is None:  # in another thread's loop it could hit other flows, or the loop itself
             ignore_termination(is_ending=True)

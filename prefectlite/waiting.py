@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from prefectlite.clock import monotonic
-from prefectlite.liveness import settle
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
+from prefectlite.settling import settle
 from prefectlite.states import State
 
 # A person does not notice the first; at the last, a look is a thousandth of the time between two.

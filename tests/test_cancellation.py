@@ -100,9 +100,9 @@ def marked(token):
 
 
 def cancel(registry, run, grace_seconds=DEADLINE_SECONDS):
-    asked = request_cancellation(registry, run)
+    asked = request_cancellation(registry, run, grace_seconds=grace_seconds)
     wake(asked)
-    return enforce_cancellation(registry, asked, grace_seconds=grace_seconds)
+    return enforce_cancellation(registry, asked)
 
 
 def test_a_run_that_heeds_the_request_ends_by_itself(registry, begun):
@@ -200,9 +200,9 @@ def test_the_run_of_another_host_or_container_is_left_to_it(registry, other, beg
     program, run = begun(HEEDS.format(ending="pass"))
     away = replace(run, id=new_id(), process=replace(run.process, token="away", **other))
     registry.create_flow_run(away)
-    asked = request_cancellation(registry, away)
+    asked = request_cancellation(registry, away, grace_seconds=0)
     with pytest.raises(InfrastructureNotAvailable, match="cannot be reached from here"):
-        enforce_cancellation(registry, asked, grace_seconds=0)
+        enforce_cancellation(registry, asked)
     assert registry.find_flow_run(away.id).state.name == "Cancelling"
     assert "not known" in mark_cancelled(registry, asked).state.message
     assert program.process.poll() is None
@@ -255,9 +255,9 @@ def test_a_subflow_that_does_not_heed_is_not_killed_with_its_parent(registry, st
     program = start_python(SUBFLOW.format(begin="pass"))
     assert program.line() == "ready"
     inner, outer = registry.list_flow_runs()
-    asked = request_cancellation(registry, inner)
+    asked = request_cancellation(registry, inner, grace_seconds=0)
     with pytest.raises(ConflictError, match="shares its process with others"):
-        enforce_cancellation(registry, asked, grace_seconds=0)
+        enforce_cancellation(registry, asked)
     assert program.process.poll() is None
     ended = cancel(registry, outer, grace_seconds=0)
     assert ended.state.name == "Cancelled"

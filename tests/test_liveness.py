@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from prefectlite import liveness
+from prefectlite import liveness, settling
 from prefectlite.errors import RegistryReadOnlyError
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
@@ -60,7 +60,7 @@ def started(start_python, begin="pass", **options):
 
 def seen(registry):
     """The state of each run, as a command that reads would show it."""
-    assert liveness.settle(registry, lambda: registry) == []
+    assert settling.settle(registry, lambda: registry) == []
     runs = [*registry.list_flow_runs(), *registry.list_task_runs()]
     return {
         run.name.rpartition("-")[0] if run.name == "waits-0" else run.flow_name: run for run in runs
@@ -132,8 +132,8 @@ def test_a_process_that_closes_the_files_of_others_is_alive(registry, start_pyth
 
 def test_looking_does_not_let_go_of_ones_own_lock(registry, start_python):
     begin = (
-        "from prefectlite import liveness; from prefectlite.context import get_run_context;"
-        "registry = get_run_context().registry; liveness.settle(registry, lambda: registry)"
+        "from prefectlite import settling; from prefectlite.context import get_run_context;"
+        "registry = get_run_context().registry; settling.settle(registry, lambda: registry)"
     )
     started(start_python, begin)
     identity = identity_of(registry)
@@ -153,7 +153,7 @@ def test_two_who_look_at_once_do_not_take_each_other_for_the_owner(registry, sta
 
 
 def test_a_restart_of_the_machine_is_seen_by_its_boot_id(registry, monkeypatch):
-    monkeypatch.setattr(liveness, "_machine_id", lambda: "this")
+    monkeypatch.setattr(liveness, "machine_id", lambda: "this")
     identity = replace(liveness.own_identity(), machine_id="this", boot_id="an earlier one")
     add_run(registry, identity)
     run = seen(registry)["f"]
@@ -281,7 +281,7 @@ def test_where_the_registry_cannot_be_written_the_dead_are_named(registry, start
     def refuse():
         raise RegistryReadOnlyError("read-only")
 
-    unrecorded = liveness.settle(registry, refuse)
+    unrecorded = settling.settle(registry, refuse)
     assert sorted(run.flow_name for run in unrecorded) == ["inner", "outer"]
     assert {run.state.type for run in unrecorded} == {StateType.RUNNING}
 

@@ -244,6 +244,7 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
             "Tags": ", ".join(deployment.tags),
             "Work queue": deployment.work_queue,
             "Infrastructure": type_,
+            "Command": _command(deployment),
             "Overrides": console.json_text(infrastructure) if infrastructure else "",
             "Created": console.moment_text(deployment.created_at),
             "Updated": console.moment_text(deployment.updated_at),
@@ -348,6 +349,17 @@ def delete(
         console.say(f"Deleted deployment {_shown(deployment)}")
     if as_json:
         console.out_json([deployment.dict() for deployment in deployments.values()])
+
+
+def _command(deployment: Deployment) -> str:
+    """Return what a run of a deployment is started with, as a shell would take it."""
+    from prefectlite.infrastructure import load_infrastructure
+
+    folder = {"working_directory": deployment.working_directory}
+    try:
+        return load_infrastructure(folder | {**deployment.infrastructure}).preview("ID")
+    except UsageError:  # its type is known elsewhere only
+        return ""
 
 
 def _readable_registry() -> Registry:

@@ -27,9 +27,9 @@ from prefectlite.listings import (
     settled_registry,
     writable_registry,
 )
-from prefectlite.liveness import settle
 from prefectlite.records import FlowRun, LogLine
 from prefectlite.registry import Registry
+from prefectlite.settling import settle
 from prefectlite.states import State
 from prefectlite.waiting import wait_for_flow_runs
 

@@ -14,10 +14,11 @@ from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.endings import CANCELLED, exit_code_of, tell_ending
 from prefectlite.entrypoints import load_flow
-from prefectlite.errors import ParameterTypeError
+from prefectlite.errors import InfrastructureError, ParameterTypeError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.interruptions import TerminationSignal
 from prefectlite.json_values import to_json_value
+from prefectlite.listings import writable_registry
 from prefectlite.parameter_options import (
     ParamOption,
     ParamsOption,
@@ -28,9 +29,10 @@ from prefectlite.parameter_options import (
     stdout_to_stderr,
 )
 from prefectlite.parameters import from_text
+from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY, TERM
-from prefectlite.states import State
+from prefectlite.states import Crashed, State
 
 if TYPE_CHECKING:
     from prefectlite.flows import Flow
@@ -64,28 +66,49 @@ def run(
     no_progress: Annotated[
         bool, Option("--no-progress", description="Show no progress on a terminal.")
     ] = False,
+    detach: Annotated[
+        bool,
+        Option(
+            "--detach",
+            "-d",
+            description="Leave it running in the background, print its id, and return.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool,
         Option(
             "--json",
             description="Print the flow run, when it has ended, as JSON; what the flow itself prints"
-            " then goes to stderr.",
+            " then goes to stderr. With --detach, print it as it begins.",
         ),
     ] = False,
 ) -> int:
     """Run a flow here and now, and exit as it ended.
 
     The exit code is 0 for Completed, 1 for Failed or Crashed, 124 for TimedOut, 130 for Ctrl-C and
-    143 for Cancelled or SIGTERM.
+    143 for Cancelled or SIGTERM. With --detach it is 0 once the run is under way.
 
     Examples:
         prefectlite run prefectlite.examples.hello -p name=you
         prefectlite run my_flows.py:etl --params @etl.json --timeout 600
+        prefectlite run my_flows.py:etl --detach
     """
-    flow = load_flow(entrypoint)
+    if detach:
+        with stdout_to_stderr():
+            flow = load_flow(entrypoint)
+    else:
+        flow = load_flow(entrypoint)
+    parameters = parameters_of(params) | from_text(flow.fn, pairs("-p", param or []))
+    if detach:
+        from prefectlite.launching import new_detached_run
+
+        tags = tuple(sorted({*(tag or ())} - {""}))
+        flow_run = new_detached_run(
+            flow, entrypoint, parameters, name=name, tags=tags, timeout_seconds=timeout
+        )
+        return _detached(flow_run, as_json=as_json)
     if timeout is not None:
         flow = flow.with_options(timeout_seconds=timeout)
-    parameters = parameters_of(params) | from_text(flow.fn, pairs("-p", param or []))
     request = FlowRequest(
         flow,
         (),
@@ -102,6 +125,29 @@ def run(
     if as_json:
         _print_json(request, state)
     return _told(request, state, exit_code)
+
+
+def _detached(flow_run: FlowRun, *, as_json: bool) -> int:
+    """Start a flow run in the background, print it or its id, and return the exit code."""
+    from prefectlite.launching import launch
+
+    registry = writable_registry()
+    registry.create_flow_run(flow_run)
+    try:
+        flow_run = launch(registry, flow_run)
+    except InfrastructureError as error:
+        registry.change_state(flow_run, Crashed(str(error)))
+        raise
+    if as_json:
+        console.out_json(flow_run.dict())
+    else:
+        console.out(flow_run.id)
+    if flow_run.state.is_crashed():
+        tell_ending(flow_run, flow_run.state)
+        return exit_code_of(flow_run.state)
+    name = console.escaped(flow_run.name)
+    console.say(f"Flow run '{name}' is under way: prefectlite flow-run wait {flow_run.id[:8]}")
+    return 0
 
 
 def _run(

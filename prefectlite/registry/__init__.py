@@ -10,11 +10,13 @@ are atomic: after ``kill -9`` a write is there whole or not at all.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+from prefectlite.clock import monotonic
 from prefectlite.errors import SettingError
 from prefectlite.plugins import load
 from prefectlite.records import (
@@ -29,8 +31,10 @@ from prefectlite.records import (
 from prefectlite.states import State
 
 if TYPE_CHECKING:
-    from prefectlite.deployment_records import Deployment, WorkQueue
+    from prefectlite.deployment_records import Agent, Deployment, WorkQueue
 
+# To look takes SQLite 3 microseconds, and the process that wakes up for it some 30 more.
+_LOOK_SECONDS = 0.1
 #: How many runs a listing gives where the caller names no number.
 DEFAULT_LIMIT = 200
 
@@ -129,7 +133,7 @@ class DeploymentRegistry(ABC):
 
     @abstractmethod
     def claim_due_flow_runs(
-        self, queues: Collection[str], *, limit: int, at: datetime
+        self, queues: Collection[str], *, limit: int, at: datetime, agent: Agent | None = None
     ) -> list[FlowRun]:
         """Take runs that are due, and move each to Pending: no other caller gets them too.
 
@@ -143,9 +147,85 @@ class DeploymentRegistry(ABC):
             queues: Names of work queues.
             limit: At most this many.
             at: The present time.
+            agent: Who takes them: its process becomes their launcher, and its own limit holds too,
+                for all runs that agents of its name have taken.
 
         Returns:
             The runs, now Pending, in the order in which they are to begin.
+        """
+
+    @abstractmethod
+    def list_overdue_flow_runs(self, queues: Collection[str], *, before: datetime) -> list[FlowRun]:
+        """Return the runs of these queues that were due by then and are still only Scheduled."""
+
+    @abstractmethod
+    def next_due_at(self, queues: Collection[str], *, after: datetime) -> datetime | None:
+        """Return when, after a moment, a run of these queues is due next; None for never."""
+
+    @abstractmethod
+    def save_agent(self, agent: Agent) -> None:
+        """Record an agent that begins."""
+
+    @abstractmethod
+    def list_agents(self) -> list[Agent]:
+        """Return the agents on record, oldest first; some may be dead."""
+
+    @abstractmethod
+    def delete_agent(self, agent_id: str) -> None:
+        """Delete an agent, if it is on record."""
+
+
+class LaunchRegistry(ABC):
+    """What a registry knows of runs that are started in a process of their own."""
+
+    @abstractmethod
+    def record_launch(
+        self, flow_run: FlowRun, *, infrastructure_pid: str, supervisor: ProcessIdentity | None
+    ) -> bool:
+        """Say what a run that its launcher has taken runs in, durably.
+
+        Args:
+            flow_run: The run, with its ``launcher``.
+            infrastructure_pid: As ``scope:id``.
+            supervisor: The process that owns those of the run, where there is one.
+
+        Returns:
+            False where the run is no longer this launcher's, or says already what it runs in.
+        """
+
+    @abstractmethod
+    def release_flow_run(self, flow_run: FlowRun, state: State) -> FlowRun:
+        """Move a run that was taken and not launched to ``state``; nobody has it any more.
+
+        As ``change_state``. What the run had of a launch is forgotten.
+        """
+
+    @abstractmethod
+    def set_kill_at(self, flow_run_id: str, at: datetime) -> None:
+        """Say when what has not ended of a run is killed; an earlier time that is set stays."""
+
+    @abstractmethod
+    def add_output(
+        self, lines: Sequence[LogLine], *, flow_run_id: str, start: int, end: int
+    ) -> bool:
+        """Add captured output to the log of a run, once, whoever else does it too.
+
+        Args:
+            lines: The lines between two places of the file that holds the output.
+            flow_run_id: The whole id.
+            start: The first place, in bytes; where others have not come from there, nothing is added.
+            end: The second.
+
+        Returns:
+            Whether they were added.
+        """
+
+    @abstractmethod
+    def output_bytes(self, flow_run_id: str) -> int:
+        """Return how much of the file of a run's output is in its log.
+
+        Raises:
+            NotFoundError: There is no such run.
         """
 
 
@@ -162,6 +242,35 @@ class Registry(ABC):
     @abstractmethod
     def deployments(self) -> DeploymentRegistry:
         """The part of it that knows deployments and work queues."""
+
+    @property
+    @abstractmethod
+    def launches(self) -> LaunchRegistry:
+        """The part of it that knows runs which are started in processes of their own."""
+
+    @abstractmethod
+    def change_mark(self) -> object:
+        """Return what is different after another process has changed something, and not before."""
+
+    def wait_for_change(
+        self, mark: object, *, timeout_seconds: float, pause: Callable[[float], object] = time.sleep
+    ) -> bool:
+        """Block until another process has changed something since ``mark``, or the time is over.
+
+        Args:
+            mark: What ``change_mark`` gave.
+            timeout_seconds: How long to wait at most.
+            pause: Called with how many seconds to sleep; it may raise to end the waiting.
+
+        Returns:
+            Whether something was changed.
+        """
+        deadline = monotonic() + timeout_seconds
+        while (left := deadline - monotonic()) > 0:
+            pause(min(left, _LOOK_SECONDS))
+            if self.change_mark() != mark:
+                return True
+        return False
 
     @abstractmethod
     def create_flow_run(self, flow_run: FlowRun) -> None:
@@ -202,8 +311,8 @@ class Registry(ABC):
     def begin_flow_run(self, flow_run: FlowRun, state: State, process: ProcessIdentity) -> FlowRun:
         """Move a flow run that was put on record elsewhere to ``state``, and say who runs it.
 
-        As ``change_state``. The run's ``infrastructure_pid``, where nobody has set one yet, becomes
-        that of the process.
+        As ``change_state``. The run's ``supervisor`` and ``infrastructure_pid`` are those of
+        ``flow_run``; where that has no infrastructure_pid, it becomes that of the process.
         """
 
     @abstractmethod
@@ -245,7 +354,7 @@ class Registry(ABC):
 
     @abstractmethod
     def list_begun_flow_runs(self) -> list[FlowRun]:
-        """Return the flow runs that are not in a final state and that a process has begun."""
+        """Return the flow runs that are not in a final state and that a process has begun or taken."""
 
     @abstractmethod
     def list_task_runs(

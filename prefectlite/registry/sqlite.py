@@ -42,7 +42,7 @@ from prefectlite.records import (
     TaskRun,
     after_change,
 )
-from prefectlite.registry import DEFAULT_LIMIT, DeploymentRegistry, Registry
+from prefectlite.registry import DEFAULT_LIMIT, DeploymentRegistry, LaunchRegistry, Registry
 from prefectlite.rows import (
     FLOW_RUN_COLUMNS,
     TASK_RUN_COLUMNS,
@@ -55,6 +55,7 @@ from prefectlite.rows import (
     flow_run_values,
     identity_text,
     log_line_from,
+    maybe_identity_text,
     state_change_from,
     state_from,
     storable,
@@ -69,14 +70,14 @@ T = TypeVar("T")
 _PREFIX = "sqlite:///"
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
 _SELECT_TASK_RUN = (
     f"SELECT {TASK_RUN_COLUMNS}, (SELECT id FROM flow_run WHERE seq = flow_run_seq) FROM task_run "  # noqa: S608 - literals only, no value
 )
 _INSERT_FLOW_RUN = f"""
     INSERT INTO flow_run ({FLOW_RUN_COLUMNS}, state_actor)
-    VALUES ({", ".join("?" * 25)})
+    VALUES ({", ".join("?" * 29)})
 """  # noqa: S608 - literals only, no value
 _INSERT_TASK_RUN = f"""
     INSERT INTO task_run ({TASK_RUN_COLUMNS}, state_actor, flow_run_seq)
@@ -87,7 +88,9 @@ _CHANGE = """
         state_version = ?, run_count = ?, started_at = ?, ended_at = ?, state_actor = ?
     WHERE id = ? AND state_version = ? AND state_type = ?
 """
-_BEGIN_FLOW_RUN = "UPDATE flow_run SET process = ?, infrastructure_pid = ? WHERE id = ?"
+_BEGIN_FLOW_RUN = """
+    UPDATE flow_run SET process = ?, infrastructure_pid = ?, supervisor = ? WHERE id = ?
+"""
 _CHANGE_FLOW_RUN = _CHANGE.format(table="flow_run")
 _CHANGE_TASK_RUN = _CHANGE.format(table="task_run")
 # Tasks that were submitted before a pause still finish; after an end or a cancel none starts.
@@ -148,6 +151,18 @@ class SQLiteRegistry(Registry):
             read=self._read, write=self._write, change_state=self._state_change
         )
 
+    @cached_property
+    def launches(self) -> LaunchRegistry:
+        from prefectlite.launch_tables import LaunchTables  # few commands need it
+
+        class SQLiteLaunches(LaunchTables, LaunchRegistry):
+            """The tables of launches, as what ``Registry`` declares."""
+
+        return SQLiteLaunches(read=self._read, write=self._write, change_state=self._state_change)
+
+    def change_mark(self) -> object:
+        return self._database.version()
+
     def create_flow_run(self, flow_run: FlowRun) -> None:
         row = (*flow_run_values(flow_run), _actor(here.pid))
         self._write(lambda connection: connection.execute(_INSERT_FLOW_RUN, row), durable=True)
@@ -175,7 +190,8 @@ class SQLiteRegistry(Registry):
     def begin_flow_run(self, flow_run: FlowRun, state: State, process: ProcessIdentity) -> FlowRun:
         changed, change = self._state_change(flow_run, state)
         pid = changed.infrastructure_pid or f"{process.hostname}:{process.pid}"
-        row = (identity_text(process), pid, flow_run.id)
+        supervisor = maybe_identity_text(flow_run.supervisor)
+        row = (identity_text(process), pid, supervisor, flow_run.id)
 
         def begin(connection: sqlite3.Connection) -> None:
             change(connection)
@@ -276,7 +292,7 @@ class SQLiteRegistry(Registry):
     def list_begun_flow_runs(self) -> list[FlowRun]:
         where = Where()
         _add_states(where, _UNFINISHED_TYPES)
-        where.add("process IS NOT NULL")
+        where.add("(process IS NOT NULL OR launcher IS NOT NULL)")
         return self._read(flow_run_from, f"{_SELECT_FLOW_RUN} {where}", where.values(None)[:-1])
 
     def list_task_runs(

@@ -19,7 +19,8 @@ SOURCES = str(Path(__file__).parents[2])
 DEADLINE_SECONDS = 60
 _DOCUMENT_KEYS = {
     "id", "name", "flow_name", "state", "parameters", "tags", "version", "entrypoint",
-    "infrastructure_pid", "deployment_id", "work_queue", "infrastructure", "scheduled_at",
+    "infrastructure_pid", "deployment_id", "work_queue", "agent_name", "infrastructure",
+    "scheduled_at", "kill_at",
     "parent_flow_run_id", "parent_task_run_id", "run_count", "created_at", "started_at",
     "ended_at", "duration_seconds", "task_run_counts", "result",
 }  # fmt: skip

@@ -1,0 +1,264 @@
+"""Take flow runs that are due from work queues, launch them, and see to it that cancellations happen.
+
+``prefectlite agent start`` runs it, by hand, from cron or as a service. An agent keeps nothing to
+itself: all that it knows is on record, so one that is killed is followed by another as if it had never
+been away. What it launches is not its child's child: it outlives the agent.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from datetime import timedelta
+
+from prefectlite.cancellation import Enforcement
+from prefectlite.clock import duration_text, monotonic, now
+from prefectlite.deployment_records import Agent
+from prefectlite.errors import (
+    InfrastructureError,
+    InfrastructureNotAvailable,
+    PrefectLiteError,
+    RegistryError,
+    RegistryNewerError,
+    StateConflictError,
+)
+from prefectlite.launching import launch
+from prefectlite.liveness import is_alive, own_identity
+from prefectlite.names import new_id
+from prefectlite.records import FlowRun
+from prefectlite.registry import Registry
+from prefectlite.settling import settle
+from prefectlite.states import Scheduled
+
+#: What ends an agent; between two steps, never within one.
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+# No change of the registry tells of a process that died.
+_SETTLE_SECONDS = 2.0
+# A run that nobody took within this time is Late; as in Prefect 2.8.
+_LATE_SECONDS = 15.0
+# A few at a time: another agent gets its share, and a signal is not kept waiting for long.
+_RUNS_AT_ONCE = 5
+_FIRST_BACK_OFF_SECONDS, _LAST_BACK_OFF_SECONDS = 0.5, 30.0
+# Who cannot be ended now may be so later, when what is in the way has gone.
+_TRY_AGAIN_SECONDS = 5.0
+
+
+class _Stop(BaseException):
+    """The agent was told to end; raised only where it waits."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+
+def new_agent(name: str, work_queues: Collection[str], concurrency_limit: int | None) -> Agent:
+    """Return this process as an agent; it is not on record by that."""
+    return Agent(
+        id=new_id(),
+        name=name,
+        work_queues=tuple(dict.fromkeys(work_queues)),
+        concurrency_limit=concurrency_limit,
+        process=own_identity(),
+    )
+
+
+class Service:
+    """An agent at work.
+
+    Args:
+        registry: Where the runs are.
+        agent: Who it is, and what it takes.
+        tell: Called with what a person may want to know, a sentence each time.
+    """
+
+    def __init__(self, registry: Registry, agent: Agent, tell: Callable[[str], object]) -> None:
+        self._registry = registry
+        self._agent = agent
+        self._tell = tell
+        self._enforcements: dict[str, tuple[Enforcement, float]] = {}
+        self._told: set[str] = set()
+        self._back_off_seconds = 0.0
+        self._settle_at = self._claim_at = 0.0
+
+    def run_once(self) -> int:
+        """Do what is due now, and return the exit code: 0, or 5 where a run could not be started.
+
+        Raises:
+            RegistryError: The registry cannot be used.
+        """
+        self._round()
+        told_at = monotonic() + _FIRST_BACK_OFF_SECONDS * 3
+        while any(at <= told_at for _, at in self._enforcements.values()):
+            # A cancellation that was asked for just now: its run is told in a moment.
+            time.sleep(max(0.0, min(at for _, at in self._enforcements.values()) - monotonic()))
+            self._enforce()
+        return 5 if self._claim_at else 0
+
+    def run(self) -> int:
+        """Work until a signal comes, and return the exit code.
+
+        Raises:
+            RegistryNewerError: Another version of prefectlite has taken over the registry.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            while True:
+                self._turn()
+        except _Stop as stop:
+            self._tell(f"{stop}: no more runs are taken; those that go on are left to go on")
+            return 130 if stop.number is signal.SIGINT else 0
+        finally:
+            with suppress(RegistryError):
+                self._registry.deployments.delete_agent(self._agent.id)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+    def _turn(self) -> None:
+        """Do what is due, and wait until something else is."""
+        try:
+            mark = self._registry.change_mark()
+            seconds = self._round()
+            self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
+        except RegistryNewerError:
+            raise
+        except RegistryError as error:
+            seconds = self._back_off()
+            self._tell(f"{error}; trying again in {duration_text(seconds)}")
+            _pause(seconds)
+        else:
+            if not self._claim_at:
+                self._back_off_seconds = 0.0
+
+    def _back_off(self) -> float:
+        longer = max(_FIRST_BACK_OFF_SECONDS, self._back_off_seconds * 2)
+        self._back_off_seconds = min(longer, _LAST_BACK_OFF_SECONDS)
+        return self._back_off_seconds
+
+    def _round(self) -> float:
+        """Do what is due; return after how many seconds something else may be."""
+        if monotonic() >= self._settle_at:
+            settle(self._registry, lambda: self._registry, ending_seconds=0.0)
+            self._mark_late()
+            self._settle_at = monotonic() + _SETTLE_SECONDS
+        self._find_cancellations()
+        self._enforce()
+        if monotonic() >= self._claim_at:
+            self._claim_at = 0.0
+            self._launch_due()
+        next_due_at = self._registry.deployments.next_due_at(
+            self._agent.work_queues, after=now() - timedelta(seconds=0.001)
+        )
+        moments = [self._settle_at, *(at for _, at in self._enforcements.values())]
+        moments += [self._claim_at] if self._claim_at else []
+        seconds = min(moments) - monotonic()
+        if next_due_at is not None:
+            seconds = min(seconds, (next_due_at - now()).total_seconds())
+        return max(0.0, seconds)
+
+    def _mark_late(self) -> None:
+        before = now() - timedelta(seconds=_LATE_SECONDS)
+        overdue = self._registry.deployments.list_overdue_flow_runs(
+            self._agent.work_queues, before=before
+        )
+        for flow_run in overdue:
+            with suppress(StateConflictError):  # it was taken just now
+                self._registry.change_state(flow_run, Scheduled(name="Late"))
+
+    def _find_cancellations(self) -> None:
+        """Note which runs are to end: those of its queues, and those that are in none."""
+        served = {None, *self._agent.work_queues}
+        for flow_run in self._registry.list_flow_runs(states=["cancelling"], limit=None):
+            if flow_run.work_queue in served and flow_run.id not in self._enforcements:
+                self._enforcements[flow_run.id] = Enforcement(self._registry, flow_run.id), 0.0
+
+    def _enforce(self) -> None:
+        for flow_run_id, (enforcement, at) in [*self._enforcements.items()]:
+            if at > monotonic():
+                continue
+            try:
+                seconds = enforcement.advance()
+            except RegistryError:
+                raise
+            except InfrastructureNotAvailable:  # an agent of its host does it
+                seconds = _TRY_AGAIN_SECONDS
+            except PrefectLiteError as error:
+                self._tell_once(f"cannot cancel flow run {flow_run_id}: {error}", error.hint)
+                seconds = _TRY_AGAIN_SECONDS
+            if seconds is None:
+                del self._enforcements[flow_run_id]
+                self._tell_cancelled(flow_run_id)
+            else:
+                self._enforcements[flow_run_id] = enforcement, monotonic() + seconds
+
+    def _tell_cancelled(self, flow_run_id: str) -> None:
+        with suppress(PrefectLiteError):  # it was deleted
+            flow_run = self._registry.find_flow_run(flow_run_id)
+            self._tell(f"Flow run {flow_run.name!r} is {flow_run.state}")
+
+    def _launch_due(self) -> None:
+        """Take what is due and launch it, until nothing is left or something is in the way."""
+        while flow_runs := self._registry.deployments.claim_due_flow_runs(
+            self._agent.work_queues, limit=_RUNS_AT_ONCE, at=now(), agent=self._agent
+        ):
+            for flow_run in flow_runs:
+                self._launch(flow_run)
+            if self._claim_at or _is_stopping():
+                return
+
+    def _launch(self, flow_run: FlowRun) -> None:
+        if self._claim_at:  # what was in the way of the one before is in the way of this one
+            self._release(flow_run, "")
+            return
+        try:
+            launched = launch(self._registry, flow_run)
+        except InfrastructureError as error:
+            seconds = self._back_off()
+            self._claim_at = monotonic() + seconds
+            self._release(flow_run, str(error))
+            self._tell(f"{error}; trying again in {duration_text(seconds)}")
+        else:
+            where = launched.infrastructure_pid or launched.state
+            self._tell(f"Launched flow run {launched.name!r} ({launched.id}): {where}")
+
+    def _release(self, flow_run: FlowRun, told: str) -> None:
+        with suppress(StateConflictError):  # it was cancelled: then it is found so
+            self._registry.launches.release_flow_run(flow_run, Scheduled(told or None))
+
+    def _tell_once(self, text: str, hint: str | None) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(f"{text} ({hint})" if hint else text)
+
+
+def living_agents(registry: Registry, open_to_write: Callable[[], Registry]) -> list[Agent]:
+    """Return the agents that are going, or may be; what is left of dead ones is deleted."""
+    living = []
+    for agent in registry.deployments.list_agents():
+        if is_alive(agent.process) is not False:
+            living.append(agent)
+            continue
+        with suppress(RegistryError):
+            open_to_write().deployments.delete_agent(agent.id)
+    return living
+
+
+def _pause(seconds: float) -> None:
+    """Sleep, and see to signals.
+
+    Raises:
+        _Stop: One came.
+    """
+    found = signal.sigtimedwait(STOPPING, seconds)
+    if found is not None:
+        raise _Stop(signal.Signals(found.si_signo))
+
+
+def _is_stopping() -> bool:
+    return not STOPPING.isdisjoint(signal.sigpending())
+
+
+def default_name() -> str:
+    """Return the name of an agent that was given none: its host's."""
+    return os.uname().nodename

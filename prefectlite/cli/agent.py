@@ -1,0 +1,116 @@
+"""Launch the runs of deployments, and see which agents do.
+
+``prefectlite agent``. An agent takes runs that are due from work queues; each runs in a process of
+its own, which the agent's end does not touch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefectlite import console
+from prefectlite.clock import now
+from prefectlite.commands import Option
+from prefectlite.deployment_records import DEFAULT_WORK_QUEUE
+from prefectlite.listings import JsonListOption, settled_registry, writable_registry
+
+
+def start(
+    *,
+    queue: Annotated[
+        list[str] | None,
+        Option(
+            "--queue",
+            "-q",
+            description=f"A work queue to take runs from, {DEFAULT_WORK_QUEUE!r} if none is given;"
+            " may be repeated.",
+            metavar="QUEUE",
+        ),
+    ] = None,
+    run_once: Annotated[
+        bool, Option("--run-once", description="Do what is due now, and exit: made for cron.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        Option(
+            "--limit",
+            "-l",
+            description="How many runs that agents of this name have taken may be going on at once;"
+            " any number if not given.",
+            metavar="N",
+            minimum=1,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        Option("--name", "-n", description="Its name; the host's if not given.", metavar="NAME"),
+    ] = None,
+) -> int:
+    """Start an agent: it launches runs that are due until it is told to end.
+
+    It also ends runs that are being cancelled, and finds those whose process has died. SIGTERM and
+    Ctrl-C end the agent, and none of its runs. Two agents never launch the same run.
+
+    Examples:
+        prefectlite agent start -q default -q urgent --limit 4
+        prefectlite agent start --run-once
+    """
+    from prefectlite.agent import Service, default_name, living_agents, new_agent
+    from prefectlite.deployments import check_name
+    from prefectlite.systemd import kill_mode_warning
+
+    name = default_name() if name is None else name
+    check_name("agent", name)
+    registry = writable_registry()
+    tables = registry.deployments
+    agent = new_agent(name, queue or [DEFAULT_WORK_QUEUE], limit)
+    service = Service(registry, agent, _say)
+    if run_once:
+        return service.run_once()
+    known = {each.name for each in tables.list_work_queues()}
+    for missing in (each for each in agent.work_queues if each not in known):
+        console.note(f"there is no work queue {missing!r} yet; its runs are taken all the same")
+    warning = kill_mode_warning()
+    if warning is not None:
+        console.note(warning)
+    living_agents(registry, lambda: registry)
+    tables.save_agent(agent)
+    queues = ", ".join(agent.work_queues)
+    _say(f"Agent {name!r} takes runs from: {queues}")
+    return service.run()
+
+
+def ls(*, as_json: JsonListOption = False) -> None:
+    """List the agents that are going. Those of cron come and go, and are seldom seen.
+
+    Examples:
+        prefectlite agent ls
+        prefectlite agent ls --json
+    """
+    from prefectlite.agent import living_agents
+
+    agents = living_agents(settled_registry(), writable_registry)
+    if as_json:
+        console.out_json([agent.dict() for agent in agents])
+        return
+    console.out_table(
+        ["NAME", "QUEUES", "LIMIT", "PROCESS", "STARTED"],
+        [
+            [
+                agent.name,
+                ", ".join(agent.work_queues),
+                "" if agent.concurrency_limit is None else str(agent.concurrency_limit),
+                f"{agent.process.hostname}:{agent.process.pid}",
+                console.moment_text(agent.started_at),
+            ]
+            for agent in agents
+        ],
+        cut=["NAME", "QUEUES"],
+    )
+
+
+def _say(text: str) -> None:
+    console.say(f"{console.moment_text(now())} | {console.escaped(text)}")
+
+
+COMMANDS = (start, ls)

@@ -1,0 +1,242 @@
+"""Put on record what has become of runs whose processes are gone: the one place where it is decided.
+
+Every command that reads runs comes by here first, and so do agents and whoever waits. A supervisor
+runs it as ``python -m prefectlite.settling RUN_FOLDER`` when all processes of its run are gone. Where
+the supervisor itself was killed, what it left is found by the run's token and ended here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from prefectlite import console
+from prefectlite.clock import monotonic, now
+from prefectlite.errors import (
+    NotFoundError,
+    PrefectLiteError,
+    RegistryError,
+    StateConflictError,
+)
+from prefectlite.exits import Exit, count_text, final_state
+from prefectlite.liveness import end_orphans, is_alive, record_dead
+from prefectlite.process_trees import end_marked
+from prefectlite.records import FlowRun, LogLine, ProcessIdentity
+from prefectlite.registry import Registry, open_registry
+from prefectlite.run_folders import RunFolder, run_folders
+from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.states import Cancelled, Crashed, Scheduled
+
+# A supervisor whose engine has died ends what that left, in two seconds, and has it put on record.
+_ENDING_SECONDS = 4.0
+_LOOK_SECONDS = 0.02
+_INFO, _WARNING = 20, 30
+_LOGGER = "prefectlite.supervisor"
+
+
+class _Alive:
+    """Which processes are alive; each is asked for once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool | None] = {}
+
+    def __call__(self, identity: ProcessIdentity | None) -> bool | None:
+        if identity is None:
+            return None
+        if identity.token not in self._known:
+            self._known[identity.token] = is_alive(identity)
+        return self._known[identity.token]
+
+
+def settle(
+    registry: Registry,
+    open_to_write: Callable[[], Registry],
+    *,
+    ending_seconds: float = _ENDING_SECONDS,
+) -> list[FlowRun]:
+    """Put on record which runs' processes are dead; return those for which that failed.
+
+    Args:
+        registry: Where to look; reading suffices.
+        open_to_write: Called only where there is something to record.
+        ending_seconds: How long to wait for supervisors that are about to do it.
+    """
+    dead = _dead_runs(registry, monotonic() + ending_seconds)
+    for position, flow_run in enumerate(dead):
+        try:
+            _settle(open_to_write(), flow_run)
+        except RegistryError:
+            return dead[position:]
+    with suppress(RegistryError):  # what is left in folders is of runs that have ended
+        _settle_folders(open_to_write)
+    return []
+
+
+def _dead_runs(registry: Registry, deadline: float) -> list[FlowRun]:
+    """Return the runs whose death nobody is about to record, once those who are had the time."""
+    while True:
+        alive, dead, is_ending = _Alive(), [], False
+        for flow_run in registry.list_begun_flow_runs():
+            if flow_run.supervisor is not None:
+                is_dead = alive(flow_run.supervisor) is False
+                is_ending |= not is_dead and alive(flow_run.process) is False
+            else:
+                is_dead = alive(flow_run.process or flow_run.launcher) is False
+            if is_dead:
+                dead.append(flow_run)
+        if not is_ending or monotonic() >= deadline:
+            return dead
+        time.sleep(_LOOK_SECONDS)
+
+
+def _settle(registry: Registry, flow_run: FlowRun) -> None:
+    """Record the death of a run's process, its supervisor, or of who had taken it."""
+    if flow_run.supervisor is not None:
+        folder = RunFolder.of(flow_run.supervisor)
+        _settle_launch(registry, flow_run, folder, flow_run.supervisor.token)
+    elif flow_run.process is not None:
+        record_dead(registry, flow_run)
+    else:
+        _settle_unlaunched(registry, flow_run)
+
+
+def _settle_folders(open_to_write: Callable[[], Registry]) -> None:
+    """Settle the launches whose supervisor is dead, and whose run has ended all the same."""
+    for folder in run_folders():
+        supervisor = folder.supervisor()
+        if supervisor is None or is_alive(supervisor) is not False:
+            continue
+        registry = open_to_write()
+        try:
+            flow_run = registry.find_flow_run(folder.flow_run_id)
+        except NotFoundError:
+            end_marked(supervisor.token)
+            folder.remove()
+        else:
+            _settle_launch(registry, flow_run, folder, supervisor.token)
+
+
+def _settle_launch(registry: Registry, flow_run: FlowRun, folder: RunFolder, token: str) -> None:
+    """End what a supervisor that is dead has left, and record how its run ended."""
+    exit_ = folder.exit()
+    if exit_ is None or exit_.survivors:
+        swept = end_marked(token)
+        exit_ = replace(exit_ or Exit(reason="lost", swept=swept.killed), survivors=swept.survivors)
+    record_exit(registry, flow_run, folder, exit_)
+
+
+def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_: Exit) -> None:
+    """Put on record how a launched run ended, with its output; then the folder is of no use.
+
+    A run that is Cancelling stays so as long as some of its processes do not die. Safe to call again,
+    and from several processes at once.
+    """
+    place = keep_output(registry, folder)
+    hang = folder.hang_report()
+    told = [] if place is None else _told(exit_, flow_run.id, hang and hang[1])
+    if told and place is not None:
+        # One place further than there is any output: so it is told once.
+        registry.launches.add_output(told, flow_run_id=flow_run.id, start=place, end=place + 1)
+    while not flow_run.state.is_final() and _is_of(flow_run, folder):
+        if flow_run.state.is_cancelling() and exit_.survivors:
+            return
+        state = final_state(flow_run, exit_, hang and hang[0])
+        kind = Cancelled if state.is_cancelled() else Crashed
+        end_orphans(registry, flow_run.id, state.message or "", kind=kind)
+        try:
+            registry.change_state(flow_run, state)
+            break
+        except StateConflictError:  # its cancellation was asked for just now, or it is recorded
+            flow_run = registry.find_flow_run(flow_run.id)
+    if not exit_.survivors:
+        folder.remove()
+
+
+def _is_of(flow_run: FlowRun, folder: RunFolder) -> bool:
+    """Return whether a run's processes are, or would have been, those of a launch."""
+    if flow_run.supervisor is None:  # it ended before its launcher could say so
+        return flow_run.process is None and not flow_run.state.is_scheduled()
+    return flow_run.supervisor.token == folder.token()
+
+
+def keep_output(registry: Registry, folder: RunFolder) -> int | None:
+    """Put what a run has written since the last time into its log; return how far that was.
+
+    Returns:
+        None where another process does the same just now, or nothing is to be had.
+    """
+    start = registry.launches.output_bytes(folder.flow_run_id)
+    while True:
+        lines, end = folder.output(start)
+        if end == start:
+            return start
+        found = [
+            LogLine(folder.flow_run_id, None, _INFO, line.stream, line.text, line.at)
+            for line in lines
+        ]
+        if not registry.launches.add_output(
+            found, flow_run_id=folder.flow_run_id, start=start, end=end
+        ):
+            return None
+        start = end
+
+
+def _told(exit_: Exit, flow_run_id: str, stacks: str | None) -> list[LogLine]:
+    """Return what a run's log is to say of its end, beside its state."""
+    texts = []
+    if stacks:
+        texts.append(f"It did not heed its timeout. Its threads were at:\n{stacks.rstrip()}")
+    if exit_.swept and exit_.reason == "ended":
+        texts.append(f"What it had left running was ended: {count_text(exit_.swept)}.")
+    if exit_.survivors:
+        pids = ",".join(map(str, exit_.survivors))
+        texts.append(f"These processes do not die: {pids} (see: ps -o pid,stat,wchan -p {pids})")
+    if exit_.lost_output_bytes:
+        texts.append(f"{exit_.lost_output_bytes} bytes of its output are lost: the disk was full.")
+    at = exit_.ended_at or now()
+    return [LogLine(flow_run_id, None, _WARNING, _LOGGER, text, at) for text in texts]
+
+
+def _settle_unlaunched(registry: Registry, flow_run: FlowRun) -> None:
+    """Let others have a run whose launcher died before it said that it had launched it."""
+    for folder in run_folders(flow_run.id):
+        supervisor = folder.supervisor()
+        if supervisor is not None and is_alive(supervisor):
+            pid = f"{supervisor.hostname}:{supervisor.pid}"
+            registry.launches.record_launch(flow_run, infrastructure_pid=pid, supervisor=supervisor)
+            return
+        token = folder.token()
+        if token is not None:  # it may just be starting
+            end_marked(token)
+        folder.remove()
+    with suppress(StateConflictError):  # another process was first
+        if flow_run.state.is_cancelling():
+            registry.change_state(flow_run, Cancelled("It had not been started."))
+        elif flow_run.work_queue is None:
+            registry.change_state(flow_run, Crashed("What was to start it died before it did."))
+        else:
+            told = "The agent that had taken it died before it started it."
+            registry.launches.release_flow_run(flow_run, Scheduled(told))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Settle the launch of this folder: all its processes but the supervisor are gone."""
+    folder = RunFolder(Path(arguments[0]))
+    exit_ = folder.exit()
+    if exit_ is None:
+        return 1
+    try:
+        registry = open_registry(PREFECTLITE_REGISTRY.value())
+        record_exit(registry, registry.find_flow_run(folder.flow_run_id), folder, exit_)
+    except PrefectLiteError as error:
+        console.error(error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
