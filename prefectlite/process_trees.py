@@ -11,9 +11,11 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefectlite.clock import monotonic
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 # What the kernel may take to end a process that was killed; more takes only what is stuck in it.
 _DEATH_SECONDS = 10.0
+# What was killed in a control group is gone, or will not be for long.
+_CGROUP_SECONDS = 1.0
+_LOOK_SECONDS = 0.005
 #: Stands for the descriptor of a process where the system has none.
 _NO_PIDFD = -1
 
@@ -131,6 +136,20 @@ def has_descendants(supervisor: ProcessIdentity) -> bool:
     except psutil.NoSuchProcess:
         return False
     return any(_runs(one) for one in found if one.pid != os.getpid())
+
+
+def end_cgroup(path: str) -> None:
+    """Kill what is in a control group that a supervisor made, and remove it (cgroups(7))."""
+    with suppress(OSError):
+        Path(path, "cgroup.kill").write_text("1", encoding="ascii")
+    deadline = monotonic() + _CGROUP_SECONDS
+    while Path(path).exists():
+        for folder, _, _ in os.walk(path, topdown=False):
+            with suppress(OSError):  # it is busy until the last of its processes is reaped
+                Path(folder).rmdir()
+        if monotonic() >= deadline:
+            return
+        time.sleep(_LOOK_SECONDS)
 
 
 def _end(find: Callable[[], list[psutil.Process]]) -> Swept:

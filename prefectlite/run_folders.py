@@ -101,6 +101,11 @@ class RunFolder:
         token: str | None = self._read("spec.json").get("token")
         return token
 
+    def cgroup(self) -> str | None:
+        """Return the path of the run's control group; None where it has none."""
+        path: str | None = self._read("supervisor.json").get("cgroup")
+        return path
+
     def exit(self) -> Exit | None:
         """Return how the run's processes ended; None while they have not, or nobody saw it."""
         report = self._read("exit.json")

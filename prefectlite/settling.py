@@ -24,7 +24,7 @@ from prefectlite.errors import (
 )
 from prefectlite.exits import Exit, count_text, final_state
 from prefectlite.liveness import end_orphans, is_alive, record_dead
-from prefectlite.process_trees import end_marked
+from prefectlite.process_trees import end_cgroup, end_marked
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.registry import Registry, open_registry
 from prefectlite.run_folders import RunFolder, run_folders
@@ -122,8 +122,10 @@ def _settle_folders(open_to_write: Callable[[], Registry]) -> None:
 
 def _settle_launch(registry: Registry, flow_run: FlowRun, folder: RunFolder, token: str) -> None:
     """End what a supervisor that is dead has left, and record how its run ended."""
-    exit_ = folder.exit()
+    exit_, cgroup = folder.exit(), folder.cgroup()
     if exit_ is None or exit_.survivors:
+        if cgroup is not None:
+            end_cgroup(cgroup)
         swept = end_marked(token)
         exit_ = replace(exit_ or Exit(reason="lost", swept=swept.killed), survivors=swept.survivors)
     record_exit(registry, flow_run, folder, exit_)

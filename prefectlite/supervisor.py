@@ -1,12 +1,13 @@
 """Own the processes of one run: start its engine, pass signals on, end what is left, say how it went.
 
-Run as a file, ``python -I -S supervisor.py RUN_FOLDER``; never imported. Standard library alone, and
-little of it: a run waits for this to start. It never touches the registry, and never signals what is
-not proven to descend from it. Single-threaded: PR_SET_PDEATHSIG fires when its thread ends (prctl(2)).
+Run as a file, ``python -I -S supervisor.py RUN_FOLDER``, with all signals blocked until it listens. Not
+imported; stdlib alone, and little of it: a run waits for this to start. It never touches the registry,
+nor signals what is not proven to descend from it. One thread: PR_SET_PDEATHSIG ends with it (prctl(2)).
 
 In the run's folder it reads spec.json and, when told to stop, stop.json; the engine makes stack_ready
-once it writes its stacks on STACK_SIGNAL. It writes supervisor.json, then output.jsonl, exit.json when
-all processes are gone, settle.log; for life it holds a POSIX lock on supervisor.lock.
+once it writes its stacks on STACK_SIGNAL. It writes supervisor.json, output.jsonl (without lines that
+begin with a mark, which is not copied), timed_out before it ends a run for that, exit.json when all
+processes are gone, settle.log; for life it holds a POSIX lock on supervisor.lock.
 """
 
 # pathlib, with what it imports, would take a third of the time that this needs to start.
@@ -32,11 +33,12 @@ DRAIN_SECONDS = 1.0  # to read on when all processes are gone: somebody else may
 WRITE_ATTEMPTS = 300  # ten a second, for exit.json where the disk refuses it
 SETTLE_SECONDS = 60  # for the settle command
 READ_BYTES = 65_536  # at once; a reader of our stdout who is further behind makes the engine wait
+# ASCII's record separator: the engine's own log, which the registry has; no line begins with the other.
+MARKS = {"stdout": b"\n", "stderr": b"\x1e"}
 MAX_LINE_BYTES = 1_000_000  # longer lines are cut: one without end must not fill the memory
 RESERVED_BYTES = 8_192  # on disk, for a file that must be written even when the disk is full
 NOT_STARTED, ALREADY_SUPERVISED = 127, 126  # exit codes, like a shell's: not found, may not be run
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER = 1, 36  # prctl(2)
-_MAX_RSS_UNIT = 1024 if sys.platform == "linux" else 1  # getrusage(2)
 _NEVER = float("inf")
 
 
@@ -72,7 +74,8 @@ class Stream:
 
     def __init__(self, name: str, source: int, copy: int, keep: Callable[..., None]) -> None:
         self._name, self._keep, self._source, self._copy = name, keep, source, copy  # -1: closed
-        self._rest, self._behind = bytearray(), bytearray()
+        # The rest begins with the line feed before its line; not so where that line was cut.
+        self._rest, self._behind = b"\n", bytearray()
 
     def wanted(self, *, is_hurried: bool) -> dict[int, tuple[int, Callable[[], None]]]:
         """Return what to wait for, by descriptor; nothing once all of it is where it belongs."""
@@ -85,14 +88,16 @@ class Stream:
         return wanted
 
     def _receive(self) -> None:
-        data = os.read(self._source, READ_BYTES)
+        data, last = os.read(self._source, READ_BYTES), self._rest[-1:]
         if self._copy >= 0 and len(self._behind) < MAX_LINE_BYTES:
-            self._behind += data
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > MAX_LINE_BYTES - READ_BYTES:  # what comes next could make it too long
-            lines, self._rest = [*lines, self._rest], bytearray()
-        if lines:
-            self._keep(self._name, [line.removesuffix(b"\r") for line in lines])
+            marked = b"\n" + MARKS["stderr"] if self._name == "stderr" else b"\n"
+            self._behind += (last + data).replace(marked, b"\n").removeprefix(last)
+        lines, feed, rest = (self._rest + data).rpartition(b"\n")
+        self._rest = feed + rest
+        if len(rest) > MAX_LINE_BYTES - READ_BYTES:  # what comes next could make it too long
+            is_marked = feed and rest.startswith(MARKS[self._name])
+            lines, self._rest = self._rest, b"\n" + MARKS[self._name] if is_marked else b""
+        self._keep(self._name, lines)
         if not data:
             self.close()
 
@@ -108,8 +113,7 @@ class Stream:
         if self._source >= 0:
             os.close(self._source)
             self._source = -1
-            if self._rest:
-                self._keep(self._name, [self._rest])
+            self._keep(self._name, self._rest.removesuffix(b"\n"))
 
 
 class Process:
@@ -128,7 +132,7 @@ class Tree:
         self.pid, self.engine = os.getpid(), 0
         self.status: int | None = None  # the engine's, from wait(2); None: it is not reaped yet
         self.has_children = False  # without any there is no descendant: orphans become children
-        self.swept, self.max_rss_bytes, self.cpu_seconds = set[tuple[int, int]](), 0, 0.0
+        self.swept = set[tuple[int, int]]()
         self.cgroup: str | None = None
         # With the /proc of another PID namespace, its numbers would be those of strangers.
         self._has_proc = os.path.realpath("/proc/self") == f"/proc/{self.pid}"
@@ -174,11 +178,8 @@ class Tree:
     def reap(self) -> None:
         """Take note of every child that has ended."""
         with suppress(ChildProcessError):
-            while (child := os.wait4(-1, os.WNOHANG))[0]:
-                pid, status, usage = child
-                self.status = status if pid == self.engine else self.status
-                self.max_rss_bytes = max(self.max_rss_bytes, usage.ru_maxrss * _MAX_RSS_UNIT)
-                self.cpu_seconds += usage.ru_utime + usage.ru_stime
+            while (child := os.waitpid(-1, os.WNOHANG))[0]:
+                self.status = child[1] if child[0] == self.engine else self.status
             return
         self.has_children = False
 
@@ -208,10 +209,8 @@ class Tree:
         known = len(self.swept)
         found, groups = self.descendants(), set[int]()
         self.write_cgroup("cgroup.kill", b"1")
-        if (
-            self.engine and self.status is None and not self._has_proc
-        ):  # what left its group gets away
-            with suppress(OSError):
+        if self.engine and self.status is None and not self._has_proc:
+            with suppress(OSError):  # what left its group gets away
                 os.killpg(self.engine, signal.SIGKILL)
         for process in found:
             # No fork escapes a signal to its group, as it can one to each process in turn (fork(2)).
@@ -245,8 +244,7 @@ def _spawn(
     """Start a command in a process group of its own; OSError says why where it cannot be."""
     told, tell = os.pipe()  # its other end closes when the command is started
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())  # until they are its own
-    pid = os.fork()
-    if pid == 0:
+    if (pid := os.fork()) == 0:
         try:
             signal.set_wakeup_fd(-1)
             for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
@@ -264,10 +262,9 @@ def _spawn(
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.close(tell)
     with open(told, "rb") as file:
-        message = file.read().decode(errors="replace")
-    if message:
-        os.waitpid(pid, 0)
-        raise OSError(message)
+        if message := file.read().decode(errors="replace"):
+            os.waitpid(pid, 0)
+            raise OSError(message)
     return pid
 
 
@@ -339,8 +336,7 @@ class Supervisor:
             report |= {"exit_code": code} if code >= 0 else {"signal": -code}
         report |= {"reason": self._reason, "message": self._message or None}
         report |= {"survivors": self._survivors, "lost_output_bytes": self._lost_bytes}
-        report |= {"swept": len(tree.swept), "max_rss_bytes": tree.max_rss_bytes}
-        report |= {"started_at": self._started_at, "cpu_seconds": tree.cpu_seconds}
+        report |= {"swept": len(tree.swept), "started_at": self._started_at}
         return code if code >= 0 else 128 - code
 
     def settle(self) -> None:
@@ -365,15 +361,17 @@ class Supervisor:
         for descriptor, (event, _) in wanted.items():
             poller.register(descriptor, event)
         seconds = min(max(0.0, until - time.monotonic()), 86_400.0)  # poll(2) takes 24 days at most
-        for descriptor, _ in poller.poll(None if until == _NEVER else seconds * 1000):
+        for descriptor, _ in poller.poll(seconds * 1000):
             wanted[descriptor][1]()
         self._tree.reap()
 
-    def _keep(self, stream: str, lines: list[bytearray]) -> None:
-        """Write these lines to output.jsonl; all of them or, where the disk refuses that, none."""
+    def _keep(self, stream: str, text: bytes) -> None:
+        """Write what is not marked to output.jsonl; all or, where the disk refuses that, none."""
+        cut, *begun = text.split(b"\n")  # before the first: the rest of a line that was cut
+        lines = [cut] * bool(cut) + [line for line in begun if not line.startswith(MARKS[stream])]
+        decoded = (line.removesuffix(b"\r").decode("utf-8", "backslashreplace") for line in lines)
         head = f'{{"at": {time.time_ns() // 1000}, "stream": "{stream}", "text": '
-        texts = (json.dumps(line.decode("utf-8", "backslashreplace")) for line in lines)
-        data = "".join(f"{head}{text}}}\n" for text in texts).encode()
+        data = "".join(f"{head}{json.dumps(line)}}}\n" for line in decoded).encode()
         place = self._output.tell()
         with suppress(OSError):
             if self._output.write(data) == len(data):
@@ -399,6 +397,8 @@ class Supervisor:
             self._hard_at, begin_at = _NEVER, now
             if self._reason == "ended":
                 self._reason = "timed_out"
+                with suppress(OSError):  # the engine looks, to say why it ends
+                    os.close(os.open(f"{self._folder}/timed_out", os.O_CREAT, 0o600))
                 if os.path.exists(f"{self._folder}/stack_ready"):
                     self._tree.tell_engine(STACK_SIGNAL, signal.SIGCONT)
                     begin_at += STACK_SECONDS
@@ -464,8 +464,7 @@ def main(folder: str) -> int:
         os.open(os.devnull, os.O_RDWR)
     wakeup, path, code, supervisor = _listen(), f"{folder}/exit.json", NOT_STARTED, None
     report = dict[str, object].fromkeys(("exit_code", "signal", "message", "started_at"))
-    report |= dict.fromkeys(("swept", "lost_output_bytes", "max_rss_bytes", "cpu_seconds"), 0)
-    report |= {"reason": "not_started", "survivors": []}
+    report |= {"reason": "not_started", "survivors": [], "swept": 0, "lost_output_bytes": 0}
     try:
         lock = os.open(f"{folder}/supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:

@@ -35,6 +35,9 @@ def fork(body):
             body()
         finally:
             os._exit(0)
+def wait_until_told(name):
+    while not os.path.exists(f"{FOLDER}/{name}"):  # for as long as the alarm allows
+        time.sleep(0.005)
 def wait_for(count):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
@@ -88,15 +91,20 @@ class Run:
         text = self.spec.pop("text", None) or json.dumps(self.spec)
         (folder / "spec.json").write_text(text, encoding="utf-8")
         pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        prefix = options.pop("prefix", [])
+        prefix, program = options.pop("prefix", []), options.pop("program", SUPERVISOR)
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-I", "-S", str(SUPERVISOR), str(folder)],
+            [*prefix, sys.executable, "-I", "-S", str(program), str(folder)],
             **{"stdin": subprocess.DEVNULL, **pipes, **options},
         )
 
     def has(self, name):
         """Wait until the run has made this file."""
         until((self.folder / name).exists, f"{name} in {list(self.folder.iterdir())}")
+        return self
+
+    def tell(self, name):
+        """Make a file that the engine waits for."""
+        (self.folder / name).touch()
         return self
 
     def send(self, *numbers):
@@ -138,6 +146,21 @@ class Run:
         """Return the output, as (stream, text)."""
         text = (self.folder / "output.jsonl").read_text(encoding="utf-8")
         return [(one["stream"], one["text"]) for one in map(json.loads, text.splitlines())]
+
+
+@pytest.fixture
+def without_cgroups():
+    """What starts a supervisor that finds no control groups; nothing, where that is not allowed.
+
+    Only root needs it, and may do it: for others there are none to write to.
+    """
+    script = 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
+    prefix = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"]
+    try:
+        done = subprocess.run([*prefix, "true"], check=False, capture_output=True, timeout=20)
+    except FileNotFoundError:
+        return []
+    return prefix if done.returncode == 0 else []
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ No tree here has more than 60 processes, and each process of one ends by itself 
 
 import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -52,6 +53,23 @@ fork(lambda: link(49))
 wait_for(3)
 """
 
+# 50 processes in all, deaf: each forks one for each byte that it gets from the pipe they share.
+STORM = """
+left, right = os.pipe()
+os.write(right, b"." * 48)
+os.close(right)
+def storm():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    {leave}
+    here()
+    while os.read(left, 1):
+        fork(storm)
+        time.sleep(0.02)
+    stay()
+fork(storm)
+wait_for(4)
+"""
+
 
 @pytest.mark.parametrize("how", ["stopped", "timed_out", "ended"])
 @pytest.mark.parametrize("tree", TREES)
@@ -75,6 +93,36 @@ def test_a_chain_that_forks_and_ends_is_caught(supervise):
     assert run.left() == set()
     assert report["survivors"] == []
     assert len(run.pids()) < 51
+
+
+@pytest.mark.parametrize("options", [{}, {"process_group": 0}], ids=["session", "job"])
+@pytest.mark.parametrize("leave", ["", "os.setpgid(0, 0)", "os.setsid()"])
+def test_a_storm_is_killed_without_a_cgroup(supervise, without_cgroups, leave, options):
+    program = f"{STORM.format(leave=leave or 'pass')}\n{DEAF}"
+    run = supervise(program, {"prefix": without_cgroups, **options}).has("ready")
+    report, code = run.stop(grace_seconds=0).end()
+    assert run.left() == set()
+    assert (report["reason"], report["survivors"], code) == ("killed", [], 137)
+
+
+def test_a_child_that_joins_the_group_of_the_supervisor_does_not_take_it_along(supervise):
+    child = "fork(lambda: (os.setpgid(0, os.getsid(0)), here(), stay())); wait_for(2)"
+    run = supervise(f"{child}\n{DEAF}").has("ready")
+    report, _ = run.stop(grace_seconds=0).end()
+    assert run.left() == set()
+    assert (report["reason"], report["swept"], report["survivors"]) == ("killed", 1, [])
+
+
+def test_a_child_that_joins_the_group_of_a_stranger_does_not_take_it_along(supervise):
+    with subprocess.Popen(["sleep", "25"], process_group=0) as stranger:
+        # A supervisor that leads a group already stays in our session, as a shell's job would.
+        child = f"fork(lambda: (os.setpgid(0, {stranger.pid}), here(), stay())); wait_for(2)"
+        run = supervise(f"{child}\n{DEAF}", {"process_group": 0}).has("ready")
+        report, _ = run.stop(grace_seconds=0).end()
+        stranger.terminate()
+    assert stranger.returncode == -signal.SIGTERM  # and not SIGKILL
+    assert run.left() == set()
+    assert report["swept"] == 1
 
 
 def test_a_child_gets_its_time_to_end_when_its_engine_has_ended(supervise):

@@ -1,0 +1,114 @@
+"""A supervisor where the machine is against it: an early signal, a full disk, a refused signal."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a subreaper")
+
+DISK_BYTES = 1_000_000
+FILL = """
+def fill():
+    with open(f"{FOLDER}/ballast", "wb", buffering=0) as file:
+        try:
+            while file.write(b"." * 4096):
+                pass
+        except OSError:
+            return
+"""
+# From here on the engine is another user's to everybody who may not signal them all (kill(2)).
+# It still is root to the files.
+REFUSE = "os.setresuid(65534, 0, 65534)\ntell('ready')\n"
+
+
+def run_or_skip(command, what):
+    """Run a command that needs the rights of root; where it fails, skip with its words."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+    if done.returncode:
+        pytest.skip(f"{what}, which this user or machine does not allow: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Make the folder of the test a disk that is soon full; to be named before ``supervise``."""
+    size = f"size={DISK_BYTES}"
+    run_or_skip(["mount", "-t", "tmpfs", "-o", size, "none", str(tmp_path)], "needs mount(8)")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True, timeout=20)
+
+
+@pytest.fixture
+def powerless(without_cgroups):
+    """What starts a root who may signal only their own processes, and finds no control groups."""
+    if not without_cgroups or not shutil.which("setpriv"):
+        pytest.skip("needs a root who may mount, and setpriv(1), to make an engine refuse signals")
+    prefix = [*without_cgroups, "setpriv", "--bounding-set=-kill"]
+    run_or_skip([*prefix, "true"], "needs to give up CAP_KILL")
+    return prefix
+
+
+def supervise_blocked(supervise, number, program):
+    """Start a supervisor with all signals blocked, and this one sent before it is Python."""
+    prefix = ["/bin/sh", "-c", f'kill -{int(number)} $$; exec "$@"', "sh"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        return supervise(program, {"prefix": prefix})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_that_comes_before_the_supervisor_runs_is_obeyed(supervise, number):
+    report, code = supervise_blocked(supervise, number, "stay()").end()
+    assert (report["reason"], report["signal"], code) == ("terminated", signal.SIGTERM, 143)
+
+
+def test_a_hangup_that_comes_before_the_supervisor_runs_is_ignored(supervise):
+    report, code = supervise_blocked(supervise, signal.SIGHUP, "sys.exit(3)").end()
+    assert (report["reason"], code) == ("ended", 3)
+
+
+def test_how_a_run_went_is_written_on_a_full_disk(small_disk, supervise):
+    run = supervise(f"{FILL}\nfill()\nprint('lost')\nsys.exit(3)")
+    report, code = run.end()
+    assert (report["reason"], report["exit_code"], code) == ("ended", 3, 3)
+    assert (report["lost_output_bytes"], run.lines()) == (5, [])
+
+
+def test_how_a_run_went_is_written_as_soon_as_the_disk_has_room(small_disk, supervise):
+    reserved = "exit.json.tmp"
+    take = f"os.rename(f'{{FOLDER}}/{reserved}', f'{{FOLDER}}/taken')"
+    run = supervise(f"{FILL}\n{take}\nfill()\nsys.exit(3)").has("taken").has(reserved)
+    assert not (run.folder / "exit.json").exists()
+    (run.folder / "ballast").unlink()
+    report, code = run.end()
+    assert (report["exit_code"], code) == (3, 3)
+
+
+def test_an_engine_that_refuses_signals_may_end_by_itself(supervise, powerless):
+    daemon = "fork(lambda: (os.setsid(), fork(lambda: (here(), stay())))); wait_for(2)"
+    run = supervise(f"{daemon}\n{REFUSE}wait_until_told('go')\nsys.exit(4)", {"prefix": powerless})
+    engine, child = run.has("ready").pids()
+    run.stop(grace_seconds=0)
+    supervise.until(lambda: not Path(f"/proc/{child}").exists(), "the end of what refuses nothing")
+    assert Path(f"/proc/{engine}").exists()
+    report, code = run.tell("go").end()
+    assert (report["reason"], report["exit_code"], code) == ("terminated", 4, 4)
+    assert (report["message"], report["survivors"]) == (None, [])
+
+
+def test_an_engine_that_cannot_be_killed_is_named_as_a_survivor(supervise, powerless, tmp_path):
+    program, seconds = tmp_path / "supervisor.py", "KILL_SECONDS = 10.0"
+    text = supervise.program.read_text(encoding="utf-8")
+    assert seconds in text
+    program.write_text(text.replace(seconds, "KILL_SECONDS = 0.5"), encoding="utf-8")
+    run = supervise(f"{REFUSE}stay()", {"prefix": powerless, "program": program})
+    report, code = run.has("ready").stop(grace_seconds=0).end()
+    assert report["survivors"] == run.pids()
+    assert (report["reason"], report["exit_code"], report["signal"]) == ("killed", None, None)
+    assert "SIGKILL did not end" in report["message"]
+    assert code == 137
