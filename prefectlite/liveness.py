@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import mmap
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ class _Own:
     identity: ProcessIdentity | None = None
     #: Kept open: whoever closes a descriptor of the file lets go of the lock (fcntl(2)).
     descriptor: int | None = None
+    #: The same file, mapped: what closes descriptors does not undo it, and /proc/PID/maps shows it.
+    mapping: mmap.mmap | None = None
 
 
 _own = _Own()
@@ -54,6 +57,7 @@ def own_identity() -> ProcessIdentity:
         token = os.urandom(16).hex()
         path = _lock_path(token)
         _own.descriptor = None if path is None else _locked(path)
+        _own.mapping = None if _own.descriptor is None else _mapped(_own.descriptor)
         _own.identity = identity = ProcessIdentity(
             token=token,
             hostname=os.uname().nodename,
@@ -89,6 +93,14 @@ def _locked(path: Path) -> int | None:
     return descriptor
 
 
+def _mapped(descriptor: int) -> mmap.mmap | None:
+    try:
+        os.ftruncate(descriptor, 1)  # what is empty cannot be mapped
+        return mmap.mmap(descriptor, 1, prot=mmap.PROT_READ)
+    except OSError:  # the disk is full, or the filesystem maps nothing
+        return None
+
+
 def _let_go() -> None:
     identity = _own.identity
     if identity is not None and identity.lock_path and identity.pid == here.pid:
@@ -110,9 +122,11 @@ def is_alive(identity: ProcessIdentity) -> bool | None:
     if identity.boot_id is None and identity.hostname != os.uname().nodename:
         return None
     is_locked = _is_locked(identity)
-    # Code that closes descriptors which are not its own lets go of the lock, and lives.
     if not is_locked and identity.start_ticks and identity.pid_namespace == _pid_namespace():
-        return start_ticks(identity.pid) == identity.start_ticks
+        # Code that closes descriptors which are not its own lets go of the lock, and lives. The
+        # start time alone does not prove it: a PID can be given again within the same tick.
+        is_there = start_ticks(identity.pid) == identity.start_ticks
+        return is_there and (_maps_lock(identity) if _is_named(identity) else is_locked is None)
     return is_locked
 
 
@@ -138,6 +152,21 @@ def _is_locked(identity: ProcessIdentity) -> bool | None:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_named(identity: ProcessIdentity) -> bool:
+    """Return whether a lock is that of a process like this one; a supervisor never loses its own."""
+    return identity.lock_path is not None and identity.token in identity.lock_path
+
+
+def _maps_lock(identity: ProcessIdentity) -> bool:
+    """Return whether a process has the file that it once locked in its memory."""
+    try:
+        return identity.token in Path(f"/proc/{identity.pid}/maps").read_text(errors="replace")
+    except PermissionError:  # another user's, whom nobody here can signal
+        return True
+    except OSError:
+        return False
 
 
 def start_ticks(pid: int) -> int | None:

@@ -75,7 +75,7 @@ def send(identity: ProcessIdentity, *numbers: signal.Signals) -> bool:
 def _is_same(identity: ProcessIdentity) -> bool:
     """Return whether the PID is now that of the very process; where that is not known, it is not."""
     ticks = start_ticks(identity.pid)
-    return ticks is not None and ticks == identity.start_ticks
+    return ticks is not None and ticks == identity.start_ticks and is_alive(identity) is not False
 
 
 @contextmanager
