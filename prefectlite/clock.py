@@ -19,8 +19,15 @@ _MICROSECOND = timedelta(microseconds=1)
 # From here on, a duration of three digits says nothing more than one of two.
 _ONE_DECIMAL_SECONDS = 9.95
 
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first is Linux's own
+
 #: Seconds since an unspecified start; never steps back. The clock of every deadline.
 monotonic = time.monotonic
+
+
+def since_boot() -> float:
+    """Return the seconds since the machine was started: what start times of processes count in."""
+    return time.clock_gettime(_BOOT_CLOCK)
 
 
 def now() -> datetime:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prefectlite.clock import since_boot
 from prefectlite.errors import MissingContextError
 from prefectlite.futures import TaskFuture
 from prefectlite.options import FlowLike, TaskLike
@@ -51,6 +52,7 @@ class FlowRunContext:
             began may be left unfinished on record.
         is_cancelled: Whether its code was interrupted because it is being cancelled.
         loop_call: Where its code is awaited, while it is.
+        began_at: When, by ``clock.since_boot``.
     """
 
     flow: FlowLike | None
@@ -69,6 +71,7 @@ class FlowRunContext:
     is_cancelled: bool = False
     loop_call: LoopCall | None = None
     partial_lines: dict[int, str] = field(default_factory=dict)
+    began_at: float = field(default_factory=since_boot)
     _indexes: dict[str, itertools.count[int]] = field(default_factory=dict)
 
     @classmethod

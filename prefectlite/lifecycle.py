@@ -28,6 +28,7 @@ from prefectlite.interruptions import (
     acquire,
     calls_user_code,
 )
+from prefectlite.liveness import own_identity
 from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
 from prefectlite.outcomes import crashed_state, failed_state, timed_out_state, user_traceback
 from prefectlite.records import FlowRun, ProcessIdentity, TaskRun
@@ -41,7 +42,7 @@ from prefectlite.states import (
     TimedOut,
     may_follow,
 )
-from prefectlite.stops import is_cancelled
+from prefectlite.stops import is_cancelled, is_only_flow
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 
@@ -182,7 +183,7 @@ def finish(context: RunContext, state: State) -> State:
     is Cancelling stays so where others of its processes are left for its supervisor to end.
     """
     is_cancelling = is_cancelled(context)
-    while not (is_cancelling and state.is_cancelled() and _has_others(context)):
+    while not (is_cancelling and state.is_cancelled() and _leaves_others(context)):
         try:
             take(context, state)
             break
@@ -202,13 +203,18 @@ def finish(context: RunContext, state: State) -> State:
     return state
 
 
-def _has_others(context: RunContext) -> bool:
-    supervisor = _supervisor(context)
-    if supervisor is None:
+def _leaves_others(context: RunContext) -> bool:
+    """End what else a cancelled flow has started; return whether that is for its supervisor to do."""
+    if not isinstance(context, FlowRunContext) or context.parent is not None:
         return False
-    from prefectlite.process_trees import has_descendants
+    from prefectlite.process_trees import end_children, has_descendants
 
-    return has_descendants(supervisor)
+    supervisor = context.flow_run.supervisor
+    if supervisor is not None:
+        return has_descendants(supervisor)
+    if is_only_flow(context):  # else nobody knows whose they are
+        end_children(own_identity(), context.began_at)
+    return False
 
 
 def interrupted_state(context: RunContext, error: BaseException) -> State:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # What the kernel may take to end a process that was killed; more takes only what is stuck in it.
 _DEATH_SECONDS = 10.0
+# Between SIGTERM and SIGKILL, for what a cancelled flow has started; a supervisor gives as much.
+_TOLD_SECONDS = 2.0
 # What was killed in a control group is gone, or will not be for long.
 _CGROUP_SECONDS = 1.0
 _LOOK_SECONDS = 0.005
@@ -136,6 +139,45 @@ def has_descendants(supervisor: ProcessIdentity) -> bool:
     except psutil.NoSuchProcess:
         return False
     return any(_runs(one) for one in found if one.pid != os.getpid())
+
+
+def end_children(identity: ProcessIdentity, since: float) -> None:
+    """End what this process has started since a moment: told to first, killed in the end.
+
+    Blocks for some seconds where one does not heed that. What multiprocessing keeps for as long as
+    this process lives is spared.
+
+    Args:
+        identity: This process's.
+        since: The moment, by ``clock.since_boot``.
+    """
+    first_ticks = int(since * os.sysconf("SC_CLK_TCK"))
+
+    def find() -> list[psutil.Process]:
+        spared = _kept_by_multiprocessing()
+        return [
+            member
+            for member in _members(identity.token, identity)
+            if member.pid not in spared and (start_ticks(member.pid) or 0) >= first_ticks
+        ]
+
+    told, deadline = find(), monotonic() + _TOLD_SECONDS
+    for member in told:
+        _signal_member(member, signal.SIGTERM)
+        _signal_member(member, signal.SIGCONT)
+    for member in told:
+        _is_gone(member, deadline)
+    _end(find)
+
+
+def _kept_by_multiprocessing() -> set[int]:
+    """Return the PIDs of the resource tracker and the fork server, where there are some."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    server = sys.modules.get("multiprocessing.forkserver")
+    return {
+        getattr(getattr(tracker, "_resource_tracker", None), "_pid", None) or 0,
+        getattr(getattr(server, "_forkserver", None), "_forkserver_pid", None) or 0,
+    }
 
 
 def end_cgroup(path: str) -> None:

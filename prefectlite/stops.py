@@ -101,6 +101,11 @@ class Watched:
 _watched: list[Watched] = []
 
 
+def is_only_flow(context: FlowRunContext) -> bool:
+    """Return whether no other flow that was not called in this one goes on in this process."""
+    return all(context in enclosing(watched.context) for watched in _watched.copy())
+
+
 def is_cancelled(context: RunContext) -> bool:
     """Return whether a run, or one around it, is being cancelled."""
     return any(

@@ -331,3 +331,54 @@ def test_a_cancellation_that_is_not_waited_for_goes_on_in_the_background(registr
         time.sleep(0.01)
     assert registry.find_flow_run(run.id).state.name == "Cancelled"
     assert marked(run.process.token) == []
+
+
+OWN_CHILDREN = """
+import subprocess, sys, time
+from prefectlite import flow
+
+def sleeper(**options):
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], **options)
+
+before = sleeper()
+
+@flow
+def runs():
+    sleeper()
+    sleeper(start_new_session=True)
+    subprocess.run(["sh", "-c", "setsid sleep 600 >&- 2>&- <&- &"])
+    print("ready", flush=True)
+    time.sleep(600)
+
+print(runs(return_state=True).name, before.poll(), flush=True)
+sys.stdin.readline()
+before.kill()
+before.wait()
+"""
+
+
+def test_what_a_cancelled_flow_has_started_ends_before_it_and_what_was_there_before_does_not(
+    registry, begun
+):
+    program, run = begun(OWN_CHILDREN)
+    assert (
+        len(marked(run.process.token)) == 3
+    )  # those of the flow; the token is newer than the rest
+    cancel(registry, run)
+    assert marked(run.process.token) == []
+    assert program.line() == "Cancelled None"
+    program.tell()
+    program.end()
+
+
+def test_a_child_that_does_not_heed_a_cancelled_flow_is_killed(registry, begun):
+    program, run = begun(
+        OWN_CHILDREN.replace(
+            "sleeper(start_new_session=True)",
+            "subprocess.Popen(['sh', '-c', 'trap : TERM; while :; do sleep 1; done'])",
+        )
+    )
+    cancel(registry, run)
+    assert marked(run.process.token) == []
+    program.tell()
+    program.end()
