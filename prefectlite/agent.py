@@ -20,6 +20,7 @@ from prefectlite.deployment_records import Agent
 from prefectlite.errors import (
     InfrastructureError,
     InfrastructureNotAvailable,
+    NotFoundError,
     PrefectLiteError,
     RegistryError,
     RegistryNewerError,
@@ -36,7 +37,7 @@ from prefectlite.states import Scheduled
 #: What ends an agent; between two steps, never within one.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 # No change of the registry tells of a process that died.
-_SETTLE_SECONDS = 2.0
+_SETTLE_SECONDS = 5.0
 # A run that nobody took within this time is Late; as in Prefect 2.8.
 _LATE_SECONDS = 15.0
 # A few at a time: another agent gets its share, and a signal is not kept waiting for long.
@@ -169,9 +170,13 @@ class Service:
     def _find_cancellations(self) -> None:
         """Note which runs are to end: those of its queues, and those that are in none."""
         served = {None, *self._agent.work_queues}
-        for flow_run in self._registry.list_flow_runs(states=["cancelling"], limit=None):
+        found = self._registry.list_flow_runs(states=["cancelling"], limit=None)
+        for flow_run in found:
             if flow_run.work_queue in served and flow_run.id not in self._enforcements:
                 self._enforcements[flow_run.id] = Enforcement(self._registry, flow_run.id), 0.0
+        for ended in self._enforcements.keys() - {flow_run.id for flow_run in found}:
+            # Not only when its grace period is over: it is to be told.
+            self._enforcements[ended] = self._enforcements[ended][0], 0.0
 
     def _enforce(self) -> None:
         for flow_run_id, (enforcement, at) in [*self._enforcements.items()]:
@@ -181,6 +186,8 @@ class Service:
                 seconds = enforcement.advance()
             except RegistryError:
                 raise
+            except NotFoundError:  # it was deleted
+                seconds = None
             except InfrastructureNotAvailable:  # an agent of its host does it
                 seconds = _TRY_AGAIN_SECONDS
             except PrefectLiteError as error:

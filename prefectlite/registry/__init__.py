@@ -33,8 +33,8 @@ from prefectlite.states import State
 if TYPE_CHECKING:
     from prefectlite.deployment_records import Agent, Deployment, WorkQueue
 
-# To look takes SQLite 3 microseconds, and the process that wakes up for it some 30 more.
-_LOOK_SECONDS = 0.1
+# To look takes SQLite 3 microseconds, and the process that wakes up for it a hundred: a thousandth.
+_LOOK_SECONDS = 0.15
 #: How many runs a listing gives where the caller names no number.
 DEFAULT_LIMIT = 200
 
