@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from prefectlite import console
-from prefectlite.errors import InfrastructureNotAvailable, PrefectLiteError
+from prefectlite.errors import InfrastructureError, InfrastructureNotAvailable, PrefectLiteError
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 
@@ -78,7 +78,7 @@ class Orders:
 
         try:
             flow_run = enforce_cancellation(self._registry, flow_run)
-        except InfrastructureNotAvailable as error:
+        except InfrastructureError as error:
             if not self._is_forced:
                 raise
             console.note(str(error))
@@ -96,7 +96,8 @@ class Orders:
         if not flow_run.state.is_final():
             import subprocess  # noqa: TID251 - the command goes on as another process, not a run
 
-            command = [sys.executable, "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
+            # -P: a file of the current folder may have the name of a module that is needed.
+            command = [sys.executable, "-P", "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
             background = subprocess.Popen(
                 [*command, "--wait", "--grace", str(self._grace_seconds)],
                 stdin=subprocess.DEVNULL,

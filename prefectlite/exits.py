@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,20 +59,17 @@ class Exit:
 def explained(exit_: Exit) -> str:
     """Return how the engine's process ended, and what that mostly means."""
     number = exit_.signal
-    if number is None and exit_.exit_code is not None and exit_.exit_code > _BY_SIGNAL:
-        number = exit_.exit_code - _BY_SIGNAL
-    if exit_.signal is None and exit_.exit_code is None:
+    if number is None and exit_.exit_code is None:
         return "in a way that nobody saw"
-    how = f"with exit code {exit_.exit_code}" if exit_.signal is None else ""
+    how = f"with exit code {exit_.exit_code}" if number is None else f"by signal {number}"
     meaning = _EXIT_MEANINGS.get(exit_.exit_code or 0)
-    if number is not None:
-        try:
-            which = signal.Signals(number)
-            name, meaning = which.name, _SIGNAL_MEANINGS.get(which)
-        except ValueError:
-            name = f"signal {number}"
-        meaning = meaning if exit_.signal else (f"{name}: {meaning}" if meaning else name)
-        how = how or f"by {name}"
+    with suppress(ValueError):  # a signal without a name; or 255, say, which is no signal's code
+        which = signal.Signals((exit_.exit_code or 0) - _BY_SIGNAL if number is None else number)
+        meaning = _SIGNAL_MEANINGS.get(which)
+        if number is None:
+            meaning = f"{which.name}: {meaning}" if meaning else which.name
+        else:
+            how = f"by {which.name}"
     return f"{how} ({meaning})" if meaning else how
 
 

@@ -81,7 +81,8 @@ def _lock_path(token: str) -> Path | None:
 
 def _locked(path: Path) -> int | None:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (path.parents[1], path.parent):  # each would be anyone's to read as a parent
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return None
@@ -167,6 +168,13 @@ def _maps_lock(identity: ProcessIdentity) -> bool:
         return True
     except OSError:
         return False
+
+
+def tidy(identity: ProcessIdentity) -> None:
+    """Remove the lock's file of a dead process whose runs have all come to an end on record."""
+    if _is_named(identity) and identity.lock_path is not None:
+        with suppress(OSError):
+            os.unlink(identity.lock_path)  # noqa: PTH108 - pathlib would tell no more
 
 
 def start_ticks(pid: int) -> int | None:

@@ -276,23 +276,30 @@ class _Writer:
         self._process: int | None = None
         self._registry: Registry | None = None
         self._wakes: SimpleQueue[Registry] = SimpleQueue()
+        self._starting = _thread.allocate_lock()
 
     def wake(self, registry: Registry) -> None:
         """Have the registry flushed a moment from now."""
         self._registry = registry
         if self._process is None:
-            self._process = here.pid
-            # Not before there is a registry: what is registered last is called first, and once the
-            # registry has made itself ready for a fork, it can write no more until that is over.
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(before=self.hurry)
-            _thread.start_new_thread(self._run, ())
+            with self._starting:
+                self._start()
         if self._process != here.pid:
             # A forked child mostly ends by os._exit, which waits for no thread of ours.
             _flush(registry)
         elif not self._is_due:
             self._is_due = True
             self._wakes.put(registry)
+
+    def _start(self) -> None:
+        if self._process is not None:  # another thread was first
+            return
+        # Not before there is a registry: what is registered last is called first, and once the
+        # registry has made itself ready for a fork, it can write no more until that is over.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self.hurry)
+        _thread.start_new_thread(self._run, ())
+        self._process = here.pid
 
     def hurry(self) -> None:
         """Flush now: what a forked child logs comes after what its parent has logged."""

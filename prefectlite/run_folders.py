@@ -24,8 +24,9 @@ from prefectlite.settings import PREFECTLITE_HOME
 #: The engine writes to it what to say should its flow not heed its timeout, and Python then adds the
 #: stacks.
 HANG_FILE = "hang.txt"
-# What is read of a run's output at once: the rest comes with the next look.
-_OUTPUT_BYTES = 4_000_000
+# What is read of a run's output at once: the rest comes with the next look. A line must fit: of the
+# million bytes at which a supervisor cuts it, JSON can make six million.
+_OUTPUT_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,17 @@ class RunFolder:
             OSError: It cannot be made.
         """
         path = _home() / f"{flow_run_id}.{token[:8]}"
-        path.mkdir(mode=0o700, parents=True)
+        for folder in (path.parents[1], path.parent):  # each would be anyone's to read as a parent
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
         return cls(path)
 
     @classmethod
     def of(cls, supervisor: ProcessIdentity) -> RunFolder:
         """Return the folder that a supervisor was started with."""
-        return cls(Path(supervisor.lock_path or "").parent)
+        if supervisor.lock_path is None:
+            raise ValueError(f"process {supervisor.pid} is no supervisor: it has no lock")
+        return cls(Path(supervisor.lock_path).parent)
 
     def write(self, name: str, values: Mapping[str, object]) -> None:
         """Write a JSON file that appears whole or not at all, for nobody else's eyes.
@@ -120,7 +125,7 @@ class RunFolder:
                 survivors=tuple(report["survivors"]),
                 lost_output_bytes=report["lost_output_bytes"],
             )
-        except KeyError:
+        except (KeyError, TypeError):
             return None
 
     def output(self, start: int) -> tuple[list[OutputLine], int]:
@@ -143,6 +148,13 @@ class RunFolder:
                     OutputLine(from_microseconds(line["at"]), line["stream"], line["text"])
                 )
         return lines, start + len(whole)
+
+    def output_bytes(self) -> int:
+        """Return the size of the file of the output; 0 where there is none."""
+        try:
+            return (self.path / "output.jsonl").stat().st_size
+        except OSError:
+            return 0
 
     def is_over_time(self) -> bool:
         """Return whether the supervisor has told the run to end because of its hard timeout."""

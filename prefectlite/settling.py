@@ -23,7 +23,7 @@ from prefectlite.errors import (
     StateConflictError,
 )
 from prefectlite.exits import Exit, count_text, final_state
-from prefectlite.liveness import end_orphans, is_alive, record_dead
+from prefectlite.liveness import end_orphans, is_alive, record_dead, tidy
 from prefectlite.process_trees import end_cgroup, end_marked
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.registry import Registry, open_registry
@@ -69,11 +69,35 @@ def settle(
     for position, flow_run in enumerate(dead):
         try:
             _settle(open_to_write(), flow_run)
+        except NotFoundError:  # it was deleted just now; its folder is left to what follows
+            continue
         except RegistryError:
             return dead[position:]
+    if dead:
+        _tidy(registry, dead)
     with suppress(RegistryError):  # what is left in folders is of runs that have ended
         _settle_folders(open_to_write)
     return []
+
+
+def wait_for_supervisor(flow_run: FlowRun, *, seconds: float = _ENDING_SECONDS) -> None:
+    """Wait until the supervisor of a run that has ended has done its part, for a while at most.
+
+    Then nothing of the run is left, and all of its output is in its log.
+    """
+    if flow_run.supervisor is None or not flow_run.state.is_final():
+        return
+    deadline = monotonic() + seconds
+    while is_alive(flow_run.supervisor) and monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+
+
+def _tidy(registry: Registry, dead: Sequence[FlowRun]) -> None:
+    """Remove the locks of dead processes that no run needs any more."""
+    needed = {run.process for run in registry.list_begun_flow_runs()}
+    for process in {run.process for run in dead} - needed:
+        if process is not None:
+            tidy(process)
 
 
 def _dead_runs(registry: Registry, deadline: float) -> list[FlowRun]:
@@ -140,9 +164,10 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
     place = keep_output(registry, folder)
     hang = folder.hang_report()
     told = [] if place is None else _told(exit_, flow_run.id, hang and hang[1])
-    if told and place is not None:
-        # One place further than there is any output: so it is told once.
-        registry.launches.add_output(told, flow_run_id=flow_run.id, start=place, end=place + 1)
+    size = folder.output_bytes()
+    if told and place is not None and place <= size:
+        # Up to one place further than there is any output: so it is told once.
+        registry.launches.add_output(told, flow_run_id=flow_run.id, start=place, end=size + 1)
     while not flow_run.state.is_final() and _is_of(flow_run, folder):
         if flow_run.state.is_cancelling() and exit_.survivors:
             return
@@ -162,7 +187,8 @@ def _is_of(flow_run: FlowRun, folder: RunFolder) -> bool:
     """Return whether a run's processes are, or would have been, those of a launch."""
     if flow_run.supervisor is None:  # it ended before its launcher could say so
         return flow_run.process is None and not flow_run.state.is_scheduled()
-    return flow_run.supervisor.token == folder.token()
+    # By name, which has a part of the token: what was in it may be lost.
+    return RunFolder.of(flow_run.supervisor).path.name == folder.path.name
 
 
 def keep_output(registry: Registry, folder: RunFolder) -> int | None:

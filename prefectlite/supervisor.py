@@ -5,9 +5,9 @@ imported; stdlib alone, and little of it: a run waits for this to start. It neve
 nor signals what is not proven to descend from it. One thread: PR_SET_PDEATHSIG ends with it (prctl(2)).
 
 In the run's folder it reads spec.json and, when told to stop, stop.json; the engine makes stack_ready
-once it writes its stacks on STACK_SIGNAL. It writes supervisor.json, output.jsonl (without lines that
-begin with a mark, which is not copied), timed_out before it ends a run for that, exit.json when all
-processes are gone, settle.log; for life it holds a POSIX lock on supervisor.lock.
+once it writes its stacks on STACK_SIGNAL. It writes supervisor.json, output.jsonl (but what follows MARK
+in a line of stderr; it is copied without that), timed_out before it ends a run for that, exit.json when
+all processes are gone, settle.log; for life it holds a POSIX lock on supervisor.lock.
 """
 
 # pathlib, with what it imports, would take a third of the time that this needs to start.
@@ -33,8 +33,7 @@ DRAIN_SECONDS = 1.0  # to read on when all processes are gone: somebody else may
 WRITE_ATTEMPTS = 300  # ten a second, for exit.json where the disk refuses it
 SETTLE_SECONDS = 60  # for the settle command
 READ_BYTES = 65_536  # at once; a reader of our stdout who is further behind makes the engine wait
-# ASCII's record separator: the engine's own log, which the registry has; no line begins with the other.
-MARKS = {"stdout": b"\n", "stderr": b"\x1e"}
+MARK = b"\x1e"  # ASCII's record separator: from here to the line's end it is on record already
 MAX_LINE_BYTES = 1_000_000  # longer lines are cut: one without end must not fill the memory
 RESERVED_BYTES = 8_192  # on disk, for a file that must be written even when the disk is full
 NOT_STARTED, ALREADY_SUPERVISED = 127, 126  # exit codes, like a shell's: not found, may not be run
@@ -74,8 +73,8 @@ class Stream:
 
     def __init__(self, name: str, source: int, copy: int, keep: Callable[..., None]) -> None:
         self._name, self._keep, self._source, self._copy = name, keep, source, copy  # -1: closed
-        # The rest begins with the line feed before its line; not so where that line was cut.
-        self._rest, self._behind = b"\n", bytearray()
+        self._rest, self._behind = b"", bytearray()
+        self._mark = MARK if name == "stderr" else b""
 
     def wanted(self, *, is_hurried: bool) -> dict[int, tuple[int, Callable[[], None]]]:
         """Return what to wait for, by descriptor; nothing once all of it is where it belongs."""
@@ -88,16 +87,14 @@ class Stream:
         return wanted
 
     def _receive(self) -> None:
-        data, last = os.read(self._source, READ_BYTES), self._rest[-1:]
+        data = os.read(self._source, READ_BYTES)
         if self._copy >= 0 and len(self._behind) < MAX_LINE_BYTES:
-            marked = b"\n" + MARKS["stderr"] if self._name == "stderr" else b"\n"
-            self._behind += (last + data).replace(marked, b"\n").removeprefix(last)
-        lines, feed, rest = (self._rest + data).rpartition(b"\n")
-        self._rest = feed + rest
-        if len(rest) > MAX_LINE_BYTES - READ_BYTES:  # what comes next could make it too long
-            is_marked = feed and rest.startswith(MARKS[self._name])
-            lines, self._rest = self._rest, b"\n" + MARKS[self._name] if is_marked else b""
-        self._keep(self._name, lines)
+            self._behind += data.replace(self._mark, b"") if self._mark else data
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES - READ_BYTES:  # what comes next could make it too long
+            lines.append(self._rest)
+            self._rest = self._mark if self._mark in self._rest else b""
+        self._keep_lines(lines)
         if not data:
             self.close()
 
@@ -113,7 +110,13 @@ class Stream:
         if self._source >= 0:
             os.close(self._source)
             self._source = -1
-            self._keep(self._name, self._rest.removesuffix(b"\n"))
+            self._keep_lines([self._rest] if self._rest else [])
+
+    def _keep_lines(self, lines: list[bytes]) -> None:
+        if self._mark:  # it may follow what a progress bar has left of its line
+            parts = [line.partition(self._mark) for line in lines]
+            lines = [text for text, mark, _ in parts if text or not mark]
+        self._keep(self._name, [line.removesuffix(b"\r") for line in lines])
 
 
 class Process:
@@ -365,13 +368,11 @@ class Supervisor:
             wanted[descriptor][1]()
         self._tree.reap()
 
-    def _keep(self, stream: str, text: bytes) -> None:
-        """Write what is not marked to output.jsonl; all or, where the disk refuses that, none."""
-        cut, *begun = text.split(b"\n")  # before the first: the rest of a line that was cut
-        lines = [cut] * bool(cut) + [line for line in begun if not line.startswith(MARKS[stream])]
-        decoded = (line.removesuffix(b"\r").decode("utf-8", "backslashreplace") for line in lines)
+    def _keep(self, stream: str, lines: list[bytes]) -> None:
+        """Write these lines to output.jsonl; all of them or, where the disk refuses that, none."""
         head = f'{{"at": {time.time_ns() // 1000}, "stream": "{stream}", "text": '
-        data = "".join(f"{head}{json.dumps(line)}}}\n" for line in decoded).encode()
+        texts = (json.dumps(line.decode("utf-8", "backslashreplace")) for line in lines)
+        data = "".join(f"{head}{text}}}\n" for text in texts).encode()
         place = self._output.tell()
         with suppress(OSError):
             if self._output.write(data) == len(data):

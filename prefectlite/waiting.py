@@ -6,10 +6,11 @@ costs next to nothing, and records nothing but that a run's process has died.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from prefectlite.clock import monotonic
+from prefectlite.errors import RegistryReadOnlyError
+from prefectlite.interruptions import sleep
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settling import settle
@@ -67,20 +68,32 @@ def wait_for_flow_runs(
 
     Args:
         needed: How many of them must have; the others are as in ``wait_for_flow_run``.
+
+    Raises:
+        NotFoundError: There is no such run, or it was deleted meanwhile.
+        RegistryReadOnlyError: One is waited for whose process is dead, and that cannot be recorded.
     """
     deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
     pause = _SHORTEST_SECONDS if poll_seconds is None else poll_seconds
+    unrecorded: list[FlowRun] = []
     settle_at = 0.0  # at once: one may have died long ago
     while True:
         if monotonic() >= settle_at:
-            settle(registry, lambda: open_registry(registry.url))
+            unrecorded = settle(registry, lambda: open_registry(registry.url))
             settle_at = monotonic() + _SETTLE_SECONDS
         flow_runs = [registry.find_flow_run(flow_run_id) for flow_run_id in flow_run_ids]
         if sum(run.state.is_final() or until(run.state) for run in flow_runs) >= needed:
             return flow_runs
+        for dead in unrecorded:
+            if dead.id in flow_run_ids:
+                raise RegistryReadOnlyError(
+                    f"flow run {dead.name!r} is {dead.state.name} on record, but its process is dead;"
+                    " the registry cannot be written, so that this cannot be recorded"
+                )
         left = pause if deadline is None else min(pause, deadline - monotonic())
         if left <= 0:
             return flow_runs
-        time.sleep(left)
+        # Not time.sleep: a flow that waits for another may itself be cancelled, or over its time.
+        sleep(left)
         if poll_seconds is None:
             pause = min(pause * _GROWTH, _LONGEST_SECONDS)

@@ -38,9 +38,14 @@ class Watch:
         self._pipe: tuple[int, int] | None = None
         self._is_set = False
         self._idle_ticks = 0
+        self._starting = _thread.allocate_lock()
 
     def start(self) -> None:
         """Have it tick; from any thread."""
+        with self._starting:
+            self._start()
+
+    def _start(self) -> None:
         if self._pipe is None:
             reading, writing = os.pipe()
             os.set_blocking(writing, False)
@@ -80,6 +85,7 @@ class Watch:
         for descriptor in self._pipe or ():
             os.close(descriptor)
         self._pipe = None
+        self._starting = _thread.allocate_lock()  # another thread of the parent may have held it
 
     def _run(self, reading: int) -> None:
         pipe = select.poll()

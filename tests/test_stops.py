@@ -270,7 +270,7 @@ def test_a_flow_that_finished_first_is_completed_and_says_so(registry):
 
 
 def test_subflows_and_tasks_of_a_cancelled_flow_are_cancelled_with_it(registry):
-    told = []
+    told, has_begun = [], threading.Event()
 
     @task
     def called():
@@ -278,10 +278,12 @@ def test_subflows_and_tasks_of_a_cancelled_flow_are_cancelled_with_it(registry):
 
     @task
     def in_thread():
+        has_begun.set()
         loop()
 
     @flow(on_cancellation=[lambda *_: told.append("inner")])
     def inner():
+        assert has_begun.wait(LONG_SECONDS)
         cancels(registry)
         called()
 

@@ -1,12 +1,11 @@
 """Waiting for a flow run to come to a state."""
 
 import threading
-import time
 
 import pytest
 
 from prefectlite import waiting
-from prefectlite.errors import NotFoundError
+from prefectlite.errors import NotFoundError, RegistryReadOnlyError
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
@@ -51,8 +50,8 @@ def test_a_timeout_returns_the_run_as_it_is(registry, flow_run, timeout):
 
 
 def test_a_long_pause_between_looks_does_not_outlast_the_timeout(registry, flow_run, monkeypatch):
-    pauses, sleep = [], time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
+    pauses, sleep = [], waiting.sleep
+    monkeypatch.setattr(waiting, "sleep", lambda seconds: (pauses.append(seconds), sleep(seconds)))
     wait_for_flow_run(registry, flow_run.id, timeout_seconds=0.01, poll_seconds=50)
     assert 0 < max(pauses) <= 0.01
 
@@ -64,7 +63,7 @@ def test_the_pauses_between_looks_grow_to_a_tenth_of_a_second(registry, flow_run
         pauses.append(seconds)
         clock[0] += seconds
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(waiting, "sleep", sleep)
     monkeypatch.setattr(waiting, "monotonic", lambda: clock[0])
     wait_for_flow_run(registry, flow_run.id, timeout_seconds=10)
     assert pauses[0] == 0.02
@@ -109,3 +108,24 @@ def test_waiting_ends_when_the_runs_process_dies(registry, start_python, read_on
     assert registry.find_flow_run(id_).state.is_crashed()
     if read_only:
         waiter.close()
+
+
+def test_waiting_for_a_dead_run_that_cannot_be_recorded_is_refused(
+    registry, start_python, monkeypatch
+):
+    program = start_python(
+        "from prefectlite import flow\n"
+        "@flow\n"
+        "def runs():\n    print('ready', flush=True); input()\n"
+        "runs()"
+    )
+    assert program.line() == "ready"
+    (run,) = registry.list_flow_runs()
+    program.kill()
+
+    def refuse(_):
+        raise RegistryReadOnlyError("read-only")
+
+    monkeypatch.setattr(waiting, "open_registry", refuse)
+    with pytest.raises(RegistryReadOnlyError, match="its process is dead"):
+        wait_for_flow_run(registry, run.id)

@@ -29,7 +29,7 @@ from prefectlite.listings import (
 )
 from prefectlite.records import FlowRun, LogLine
 from prefectlite.registry import Registry
-from prefectlite.settling import settle
+from prefectlite.settling import settle, wait_for_supervisor
 from prefectlite.states import State
 from prefectlite.waiting import wait_for_flow_runs
 
@@ -154,6 +154,7 @@ def logs(
     """
     registry = settled_registry()
     flow_run = registry.find_flow_run(id)
+    wait_for_supervisor(flow_run)
     lines = (line for line in _read_lines(registry, flow_run.id) if line.level >= level.number)
     chosen: Iterable[LogLine] = islice(lines, limit)
     if tail is not None:
@@ -242,6 +243,8 @@ def wait(
         timeout_seconds=timeout,
         needed=needed,
     )
+    for flow_run in flow_runs:
+        wait_for_supervisor(flow_run)
     if as_json:
         console.out_json([flow_run.dict() for flow_run in flow_runs])
     reached = [run for run in flow_runs if run.state.is_final() or _is_in(run.state, until)]

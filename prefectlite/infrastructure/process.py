@@ -27,7 +27,7 @@ from prefectlite.errors import (
     UsageError,
 )
 from prefectlite.infrastructure import DEFAULT_TYPE, Infrastructure, Launched
-from prefectlite.liveness import is_alive, machine_id
+from prefectlite.liveness import is_alive, machine_id, start_ticks
 from prefectlite.process_trees import send
 from prefectlite.records import FlowRun, ProcessIdentity
 from prefectlite.run_folders import RunFolder, run_folders
@@ -218,7 +218,7 @@ def _found(infrastructure_pid: str, number: str) -> ProcessIdentity:
         supervisor = folder.supervisor()
         if supervisor is not None and str(supervisor.pid) == number and is_alive(supervisor):
             return supervisor
-    if number.isdecimal() and Path(f"/proc/{number}").exists():
+    if number.isdecimal() and start_ticks(int(number)) is not None:
         raise InfrastructureError(f"{infrastructure_pid} cannot be proven to be a run's process")
     raise InfrastructureNotFound(f"{infrastructure_pid} is not there any more")
 
