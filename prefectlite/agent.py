@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
 
-from prefectlite.cancellation import Enforcement
+from prefectlite.cancellation import Enforcement, wake
 from prefectlite.clock import duration_text, monotonic, now
 from prefectlite.deployment_records import Agent
 from prefectlite.errors import (
@@ -31,7 +31,7 @@ from prefectlite.liveness import is_alive, own_identity
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
-from prefectlite.settling import settle
+from prefectlite.settling import settle, settle_unlaunched
 from prefectlite.states import Scheduled
 
 #: What ends an agent; between two steps, never within one.
@@ -80,7 +80,9 @@ class Service:
         self._agent = agent
         self._tell = tell
         self._enforcements: dict[str, tuple[Enforcement, float]] = {}
+        self._taken: list[FlowRun] = []
         self._told: set[str] = set()
+        self._has_more = False
         self._back_off_seconds = 0.0
         self._settle_at = self._claim_at = 0.0
 
@@ -90,7 +92,8 @@ class Service:
         Raises:
             RegistryError: The registry cannot be used.
         """
-        self._round()
+        while self._round() <= 0 and self._has_more:
+            continue
         told_at = monotonic() + _FIRST_BACK_OFF_SECONDS * 3
         while any(at <= told_at for _, at in self._enforcements.values()):
             # A cancellation that was asked for just now: its run is told in a moment.
@@ -99,13 +102,17 @@ class Service:
         return 5 if self._claim_at else 0
 
     def run(self) -> int:
-        """Work until a signal comes, and return the exit code.
+        """Put the agent on record, work until a signal comes, and return the exit code.
 
         Raises:
+            RegistryError: It cannot be put on record.
             RegistryNewerError: Another version of prefectlite has taken over the registry.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
+            self._registry.deployments.save_agent(self._agent)
+            queues = ", ".join(self._agent.work_queues)
+            self._tell(f"Agent {self._agent.name!r} takes runs from: {queues}")
             while True:
                 self._turn()
         except _Stop as stop:
@@ -114,11 +121,14 @@ class Service:
         finally:
             with suppress(RegistryError):
                 self._registry.deployments.delete_agent(self._agent.id)
+            while signal.sigtimedwait(STOPPING, 0) is not None:
+                continue  # who says it twice means the same
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _turn(self) -> None:
         """Do what is due, and wait until something else is."""
         try:
+            _pause(0.0)
             mark = self._registry.change_mark()
             seconds = self._round()
             self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
@@ -141,6 +151,7 @@ class Service:
         """Do what is due; return after how many seconds something else may be."""
         if monotonic() >= self._settle_at:
             settle(self._registry, lambda: self._registry, ending_seconds=0.0)
+            self._find_forgotten()
             self._mark_late()
             self._settle_at = monotonic() + _SETTLE_SECONDS
         self._find_cancellations()
@@ -148,6 +159,8 @@ class Service:
         if monotonic() >= self._claim_at:
             self._claim_at = 0.0
             self._launch_due()
+        if self._has_more:
+            return 0.0
         next_due_at = self._registry.deployments.next_due_at(
             self._agent.work_queues, after=now() - timedelta(seconds=0.001)
         )
@@ -158,13 +171,25 @@ class Service:
             seconds = min(seconds, (next_due_at - now()).total_seconds())
         return max(0.0, seconds)
 
+    def _find_forgotten(self) -> None:
+        """Let others have what this agent has taken, and lost sight of when the registry failed."""
+        known = {flow_run.id for flow_run in self._taken}
+        for flow_run in self._registry.list_begun_flow_runs():
+            if (
+                flow_run.launcher == self._agent.process
+                and flow_run.process is None
+                and flow_run.infrastructure_pid is None
+                and flow_run.id not in known
+            ):
+                settle_unlaunched(self._registry, flow_run)
+
     def _mark_late(self) -> None:
         before = now() - timedelta(seconds=_LATE_SECONDS)
         overdue = self._registry.deployments.list_overdue_flow_runs(
             self._agent.work_queues, before=before
         )
         for flow_run in overdue:
-            with suppress(StateConflictError):  # it was taken just now
+            with suppress(StateConflictError, NotFoundError):  # it was taken, or deleted, just now
                 self._registry.change_state(flow_run, Scheduled(name="Late"))
 
     def _find_cancellations(self) -> None:
@@ -174,6 +199,8 @@ class Service:
         for flow_run in found:
             if flow_run.work_queue in served and flow_run.id not in self._enforcements:
                 self._enforcements[flow_run.id] = Enforcement(self._registry, flow_run.id), 0.0
+                with suppress(InfrastructureError):  # told when it is enforced
+                    wake(flow_run)
         for ended in self._enforcements.keys() - {flow_run.id for flow_run in found}:
             # Not only when its grace period is over: it is to be told.
             self._enforcements[ended] = self._enforcements[ended][0], 0.0
@@ -193,6 +220,9 @@ class Service:
             except PrefectLiteError as error:
                 self._tell_once(f"cannot cancel flow run {flow_run_id}: {error}", error.hint)
                 seconds = _TRY_AGAIN_SECONDS
+            except Exception as error:  # noqa: BLE001 - of an infrastructure that is not ours
+                self._tell_once(f"cannot cancel flow run {flow_run_id}: {error!r}", None)
+                seconds = _TRY_AGAIN_SECONDS
             if seconds is None:
                 del self._enforcements[flow_run_id]
                 self._tell_cancelled(flow_run_id)
@@ -205,33 +235,39 @@ class Service:
             self._tell(f"Flow run {flow_run.name!r} is {flow_run.state}")
 
     def _launch_due(self) -> None:
-        """Take what is due and launch it, until nothing is left or something is in the way."""
-        while flow_runs := self._registry.deployments.claim_due_flow_runs(
-            self._agent.work_queues, limit=_RUNS_AT_ONCE, at=now(), agent=self._agent
-        ):
-            for flow_run in flow_runs:
-                self._launch(flow_run)
-            if self._claim_at or _is_stopping():
-                return
+        """Take some of what is due and launch it, until something is in the way."""
+        # What is left from before the registry could not be used is this agent's as long as it lives.
+        if not self._taken:
+            self._taken = self._registry.deployments.claim_due_flow_runs(
+                self._agent.work_queues, limit=_RUNS_AT_ONCE, at=now(), agent=self._agent
+            )
+        self._has_more = len(self._taken) >= _RUNS_AT_ONCE
+        while self._taken and not self._claim_at:
+            self._launch(self._taken.pop(0))
+        while self._taken:  # what was in the way of the one before is in the way of these
+            self._release("")
+        self._has_more = self._has_more and not self._claim_at
 
     def _launch(self, flow_run: FlowRun) -> None:
-        if self._claim_at:  # what was in the way of the one before is in the way of this one
-            self._release(flow_run, "")
-            return
         try:
             launched = launch(self._registry, flow_run)
+        except NotFoundError:  # it was deleted, and ends when it finds that out
+            return
         except InfrastructureError as error:
+            self._taken.insert(0, flow_run)
             seconds = self._back_off()
             self._claim_at = monotonic() + seconds
-            self._release(flow_run, str(error))
             self._tell(f"{error}; trying again in {duration_text(seconds)}")
+            self._release(str(error))
         else:
             where = launched.infrastructure_pid or launched.state
             self._tell(f"Launched flow run {launched.name!r} ({launched.id}): {where}")
 
-    def _release(self, flow_run: FlowRun, told: str) -> None:
-        with suppress(StateConflictError):  # it was cancelled: then it is found so
-            self._registry.launches.release_flow_run(flow_run, Scheduled(told or None))
+    def _release(self, told: str) -> None:
+        """Let others have the first of what was taken."""
+        with suppress(StateConflictError, NotFoundError):  # cancelled: then it is found so; deleted
+            self._registry.launches.release_flow_run(self._taken[0], Scheduled(told or None))
+        self._taken.pop(0)
 
     def _tell_once(self, text: str, hint: str | None) -> None:
         if text not in self._told:
@@ -260,10 +296,6 @@ def _pause(seconds: float) -> None:
     found = signal.sigtimedwait(STOPPING, seconds)
     if found is not None:
         raise _Stop(signal.Signals(found.si_signo))
-
-
-def _is_stopping() -> bool:
-    return not STOPPING.isdisjoint(signal.sigpending())
 
 
 def default_name() -> str:

@@ -19,6 +19,7 @@ from prefectlite.errors import (
     InfrastructureNotFound,
     RunFinalError,
     StateConflictError,
+    UsageError,
 )
 from prefectlite.exits import killed_message
 from prefectlite.infrastructure import DEFAULT_TYPE, load_infrastructure
@@ -28,7 +29,7 @@ from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.settling import settle
 from prefectlite.states import Cancelled, Cancelling
-from prefectlite.waiting import wait_for_flow_run
+from prefectlite.waiting import wait_for_flow_runs
 
 #: What a run gets to end by itself, where nobody says otherwise.
 DEFAULT_GRACE_SECONDS = 30.0
@@ -36,6 +37,8 @@ DEFAULT_GRACE_SECONDS = 30.0
 _HEED_SECONDS = 1.0
 # What a supervisor may take to end what it has killed, before it is killed itself.
 _SUPERVISOR_SECONDS = 15.0
+# What a launch may take, at the end of which it is on record or has failed.
+_LAUNCH_SECONDS = 40.0
 # Between two looks at what nobody tells of: a launcher that is about to say what it has launched.
 _LOOK_SECONDS = 0.5
 
@@ -69,21 +72,21 @@ def request_cancellation(
             break
         except StateConflictError:  # it has just moved on
             flow_run = registry.find_flow_run(flow_run.id)
-    for child in _children_elsewhere(registry, flow_run):
+    for child in _runs_elsewhere(registry, flow_run):
         with suppress(RunFinalError):  # just now
             request_cancellation(registry, child, grace_seconds=grace_seconds)
     return registry.find_flow_run(flow_run.id)
 
 
-def _children_elsewhere(registry: Registry, flow_run: FlowRun) -> list[FlowRun]:
-    """Return the subflow runs that have not ended, and do not end with the run's own process."""
-    children = registry.list_flow_runs(parent_flow_run_id=flow_run.id, limit=None)
-    return [
-        child
-        for child in children
-        if not child.state.is_final()
-        and (child.process is None or child.process != flow_run.process)
-    ]
+def _runs_elsewhere(registry: Registry, flow_run: FlowRun) -> list[FlowRun]:
+    """Return the subflow runs, and theirs, that have not ended and do not end with their parent."""
+    found = []
+    for child in registry.list_flow_runs(parent_flow_run_id=flow_run.id, limit=None):
+        is_elsewhere = child.process is None or child.process != flow_run.process
+        if is_elsewhere and not child.state.is_final():
+            found.append(child)
+        found += _runs_elsewhere(registry, child)
+    return found
 
 
 def wake(flow_run: FlowRun) -> None:
@@ -91,6 +94,8 @@ def wake(flow_run: FlowRun) -> None:
     if flow_run.process is not None:
         # It does nothing to a process that does not listen for it.
         send(flow_run.process, signal.SIGURG)
+    if flow_run.supervisor is not None:  # one that is stopped would not see the engine's end
+        send(flow_run.supervisor, signal.SIGCONT)
 
 
 def enforce_cancellation(registry: Registry, flow_run: FlowRun) -> FlowRun:
@@ -106,7 +111,12 @@ def enforce_cancellation(registry: Registry, flow_run: FlowRun) -> FlowRun:
     """
     enforcement = Enforcement(registry, flow_run.id)
     while (pause_seconds := enforcement.advance()) is not None:
-        wait_for_flow_run(registry, flow_run.id, timeout_seconds=pause_seconds)
+        wait_for_flow_runs(
+            registry,
+            enforcement.flow_run_ids,
+            timeout_seconds=pause_seconds,
+            needed=len(enforcement.flow_run_ids),
+        )
     return registry.find_flow_run(flow_run.id)
 
 
@@ -122,6 +132,11 @@ class Enforcement:
         self._is_told = False
         self._children: dict[str, Enforcement] = {}
 
+    @property
+    def flow_run_ids(self) -> list[str]:
+        """The runs whose end is seen to: this one, and its subflow runs in other processes."""
+        return [self._flow_run_id, *self._children]
+
     def advance(self) -> float | None:
         """Do what is due; return how many seconds later to come again, or None when it has ended.
 
@@ -132,14 +147,15 @@ class Enforcement:
         """
         registry = self._registry
         flow_run = registry.find_flow_run(self._flow_run_id)
-        pauses = [self._advance(flow_run)]
-        for child in _children_elsewhere(registry, flow_run):
+        pauses = [self.advance_alone(flow_run)]
+        for child in _runs_elsewhere(registry, flow_run):
             if child.state.is_cancelling():
                 enforcement = self._children.setdefault(child.id, Enforcement(registry, child.id))
-                pauses.append(enforcement.advance())
+                pauses.append(enforcement.advance_alone(child))
         return min((pause for pause in pauses if pause is not None), default=None)
 
-    def _advance(self, flow_run: FlowRun) -> float | None:
+    def advance_alone(self, flow_run: FlowRun) -> float | None:
+        """Do what is due about the run itself, as it is on record now; see ``advance``."""
         if not flow_run.state.is_cancelling():
             return None
         if flow_run.infrastructure_pid is None and flow_run.process is None:
@@ -150,9 +166,9 @@ class Enforcement:
             heed = _HEED_SECONDS - (now() - flow_run.state.timestamp).total_seconds()
             if min(heed, left) > 0 and flow_run.process is not None:
                 return min(heed, left)
-            self._is_told = True
             if not has_others:
                 self._tell(flow_run, left)
+            self._is_told = True  # only now: what fails is tried again
         if _is_supervised(flow_run):
             left += _SUPERVISOR_SECONDS  # it does the rest
         if left > 0:
@@ -166,11 +182,11 @@ class Enforcement:
         return None
 
     def _wait_for_launcher(self, flow_run: FlowRun) -> float | None:
-        """Leave a run that is taken and not launched to who has taken it, as long as that lives."""
+        """Leave a run that is taken and not launched to who has taken it, as long as that can be."""
         if flow_run.launcher is not None:
             settle(self._registry, lambda: self._registry, ending_seconds=0.0)
-            is_awaited = is_alive(flow_run.launcher) or _seconds_left(flow_run) > 0
-            if is_awaited:
+            left = _seconds_left(flow_run)
+            if left > 0 or (left > -_LAUNCH_SECONDS and is_alive(flow_run.launcher)):
                 return _LOOK_SECONDS
         told = "Whether it still ran could not be found out: its process was never recorded."
         self._mark(flow_run, told)
@@ -178,7 +194,13 @@ class Enforcement:
 
     def _tell(self, flow_run: FlowRun, left: float) -> None:
         if flow_run.infrastructure_pid is not None and _is_supervised(flow_run):
-            infrastructure = load_infrastructure(flow_run.infrastructure or {})
+            try:
+                infrastructure = load_infrastructure(flow_run.infrastructure or {})
+            except UsageError as error:
+                raise InfrastructureError(
+                    f"flow run {flow_run.name!r} cannot be ended from here: {error}",
+                    hint="install here what its infrastructure needs, and cancel it again",
+                ) from error
             try:
                 infrastructure.kill(
                     flow_run.infrastructure_pid, max(0.0, left), supervisor=flow_run.supervisor
@@ -214,7 +236,10 @@ class Enforcement:
         told = killed_message(flow_run, swept.killed)
         for run in registry.list_begun_flow_runs():
             if owner in (run.process, run.supervisor):
-                record_dead(registry, run, told)
+                if run.process is None:  # it had not been begun
+                    self._mark(run, told)
+                else:
+                    record_dead(registry, run, told)
 
     def _mark(self, flow_run: FlowRun, told: str) -> None:
         try:

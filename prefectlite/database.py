@@ -125,9 +125,20 @@ class Database:
             raise translated(self.path, error) from error
 
     def version(self) -> tuple[int, int]:
-        """Return what is different once another connection has committed something."""
-        ((number,),) = self.read("PRAGMA data_version")
-        return self._opened, number  # each connection has a count of its own
+        """Return what is different once another connection has committed something.
+
+        Who only looks learns here that the file was replaced, or that a newer version has it.
+        """
+        try:
+            with self._lock:
+                connection = self._connected()
+                if self._identity is not None:
+                    self._check_identity()
+                self._version(connection)
+                ((number,),) = connection.execute("PRAGMA data_version").fetchall()
+                return self._opened, number  # each connection has a count of its own
+        except (sqlite3.Error, OSError) as error:
+            raise translated(self.path, error) from error
 
     def write(
         self,

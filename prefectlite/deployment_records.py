@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from prefectlite.clock import now
-from prefectlite.records import ProcessIdentity, iso_text
+from prefectlite.records import ProcessIdentity, iso_text, masked
 
 #: The work queue of a deployment that names none.
 DEFAULT_WORK_QUEUE = "default"
@@ -64,7 +64,7 @@ class Deployment:
             "parameters": {**self.parameters},
             "tags": [*self.tags],
             "work_queue": self.work_queue,
-            "infrastructure": {**self.infrastructure},
+            "infrastructure": masked(self.infrastructure),
             "created_at": iso_text(self.created_at),
             "updated_at": iso_text(self.updated_at),
         }

@@ -27,6 +27,7 @@ from prefectlite.registry import Registry, open_registry
 from prefectlite.run_folders import RunFolder
 from prefectlite.settings import (
     PREFECTLITE_FLOW_RUN_ID,
+    PREFECTLITE_FLOW_TIMEOUT,
     PREFECTLITE_REGISTRY,
     PREFECTLITE_RUN_FOLDER,
 )
@@ -81,6 +82,10 @@ def execute(
         flow = load_flow(flow_run.entrypoint or "", folder=Path.cwd())
     except EntrypointError as error:
         return _not_loaded(registry, flow_run, error)
+    timeout_seconds = PREFECTLITE_FLOW_TIMEOUT.value()
+    if timeout_seconds is not None:
+        PREFECTLITE_FLOW_TIMEOUT.forget()  # flows that this one starts have their own
+        flow = flow.with_options(timeout_seconds=timeout_seconds)
     request = FlowRequest(
         flow, (), dict(flow_run.parameters), entrypoint=flow_run.entrypoint, flow_run=flow_run
     )

@@ -37,12 +37,14 @@ class Exit:
 
     Attributes:
         reason: ``ended``, ``terminated``, ``killed``, ``timed_out`` or ``not_started``; ``lost``
-            where the supervisor was killed, so that nobody saw it.
+            where the supervisor was killed, so that nobody saw it, and ``unseen`` where it is not
+            even known what that left.
         exit_code: The engine's; None where a signal ended it.
         signal: What ended it; None where it exited.
         message: What else is to be said; None for nothing.
         swept: How many processes had outlived the engine and were ended.
-        survivors: PIDs of what could not be ended.
+        survivors: What could not be ended: PIDs, and when they started in ticks since boot; 0 where
+            that is not known.
         lost_output_bytes: How much of its output could not be kept.
     """
 
@@ -52,7 +54,7 @@ class Exit:
     signal: int | None = None
     message: str | None = None
     swept: int = 0
-    survivors: tuple[int, ...] = ()
+    survivors: tuple[tuple[int, int], ...] = ()
     lost_output_bytes: int = 0
 
 
@@ -96,6 +98,8 @@ def _crashed_message(flow_run: FlowRun, exit_: Exit) -> str:
         return f"It could not be started: {exit_.message or 'nobody knows why'}"
     if exit_.reason == "lost":
         return "Its supervisor was killed, and its process with it."
+    if exit_.reason == "unseen":
+        return "Its supervisor was killed; what is left of it cannot be seen from here."
     if flow_run.process is None:
         return f"Its command ended {explained(exit_)}, and had not run the flow."
     return f"Its process ended {explained(exit_)}."

@@ -8,7 +8,7 @@ run's folder tells ``settling`` that the run is TimedOut.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import SupportsFloat
 
 from prefectlite.records import FlowRun, ProcessIdentity
@@ -28,10 +28,16 @@ def ended_if_it_hangs(
 
     grace_seconds = (flow_run.infrastructure or {}).get("grace_seconds", _GRACE_SECONDS)
     grace = float(grace_seconds) if isinstance(grace_seconds, SupportsFloat) else _GRACE_SECONDS
-    with (RunFolder.of(supervisor).path / HANG_FILE).open("w", encoding="utf-8") as file:
-        file.write(f"{deadline.message}\n")
-        file.flush()
-        faulthandler.dump_traceback_later(deadline.remaining() + grace, exit=True, file=file)
+    try:
+        file = (RunFolder.of(supervisor).path / HANG_FILE).open("w", encoding="utf-8")
+    except OSError:  # the disk is full, or the folder is gone: the flow can do without
+        yield
+        return
+    with file:
+        with suppress(OSError, OverflowError):
+            file.write(f"{deadline.message}\n")
+            file.flush()
+            faulthandler.dump_traceback_later(deadline.remaining() + grace, exit=True, file=file)
         try:
             yield
         finally:

@@ -11,13 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from prefectlite.deployment_parameters import check_parameters, json_parameters
-from prefectlite.errors import StateConflictError, UsageError
+from prefectlite.errors import InfrastructureError, StateConflictError, UsageError
 from prefectlite.infrastructure import DEFAULT_TYPE, load_infrastructure
 from prefectlite.liveness import own_identity
 from prefectlite.names import new_id, random_run_name
 from prefectlite.options import FlowLike
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
+from prefectlite.settings import PREFECTLITE_FLOW_TIMEOUT
 from prefectlite.states import Crashed, Pending
 
 
@@ -32,14 +33,24 @@ def launch(registry: Registry, flow_run: FlowRun) -> FlowRun:
     try:
         infrastructure = load_infrastructure(flow_run.infrastructure or {})
     except UsageError as error:
-        with suppress(StateConflictError):  # it was cancelled just now
-            registry.change_state(flow_run, Crashed(f"It could not be started: {error}"))
-        return registry.find_flow_run(flow_run.id)
-    launched = infrastructure.run(flow_run)
+        return _crashed(registry, flow_run, error)
+    try:
+        launched = infrastructure.run(flow_run)
+    except InfrastructureError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of an infrastructure that is not ours
+        return _crashed(registry, flow_run, error)
     # Where it says so itself already, that is as true.
     registry.launches.record_launch(
         flow_run, infrastructure_pid=launched.identifier, supervisor=launched.supervisor
     )
+    return registry.find_flow_run(flow_run.id)
+
+
+def _crashed(registry: Registry, flow_run: FlowRun, error: Exception) -> FlowRun:
+    told = str(error) if isinstance(error, UsageError) else repr(error)
+    with suppress(StateConflictError):  # it was cancelled just now
+        registry.change_state(flow_run, Crashed(f"It could not be started: {told}"))
     return registry.find_flow_run(flow_run.id)
 
 
@@ -62,7 +73,8 @@ def new_detached_run(
         parameters: What it is called with.
         name: The run's name; None for a random one.
         tags: The run's tags.
-        timeout_seconds: What its process may take at most; None for any time.
+        timeout_seconds: What it may take instead of the flow's own timeout; 0 is for any time, None for
+            the flow's own.
 
     Raises:
         ParameterTypeError: The flow's signature or annotations refuse the parameters.
@@ -70,8 +82,8 @@ def new_detached_run(
     """
     check_parameters(flow, parameters)
     infrastructure: dict[str, object] = {"type": DEFAULT_TYPE, "working_directory": str(Path.cwd())}
-    if timeout_seconds:
-        infrastructure["timeout_seconds"] = timeout_seconds
+    if timeout_seconds is not None:
+        infrastructure["environment"] = {PREFECTLITE_FLOW_TIMEOUT.name: str(timeout_seconds)}
     return FlowRun(
         id=new_id(),
         name=name or random_run_name(),

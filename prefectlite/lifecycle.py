@@ -183,7 +183,10 @@ def finish(context: RunContext, state: State) -> State:
     is Cancelling stays so where others of its processes are left for its supervisor to end.
     """
     is_cancelling = is_cancelled(context)
-    while not (is_cancelling and state.is_cancelled() and _leaves_others(context)):
+    while True:
+        if is_cancelling and state.is_cancelled() and _leaves_others(context):
+            logs.record(context, logging.INFO, "It has ended; what it has started is ended now")
+            return state
         try:
             take(context, state)
             break

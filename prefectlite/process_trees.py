@@ -8,6 +8,7 @@ supervisor must find.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefectlite.clock import monotonic
-from prefectlite.errors import InfrastructureNotAvailable
+from prefectlite.errors import InfrastructureError, InfrastructureNotAvailable
 from prefectlite.liveness import is_alive, is_reachable, start_ticks
 from prefectlite.records import ProcessIdentity
 from prefectlite.settings import PREFECTLITE_RUN_TOKEN
@@ -91,6 +92,11 @@ def _pidfd(pid: int) -> Iterator[int | None]:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         yield None
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):  # an old kernel, or a filter around it
+            raise InfrastructureError(f"process {pid} cannot be opened: {error}") from error
+        yield _NO_PIDFD
         return
     try:
         yield descriptor

@@ -13,12 +13,24 @@ from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from prefectlite.clock import now
+from prefectlite.json_values import MASK
 from prefectlite.states import State, StateType
 
 
 def iso_text(moment: datetime | None) -> str | None:
     """Return a time as JSON holds it; None for None."""
     return None if moment is None else moment.isoformat(timespec="microseconds")
+
+
+def masked(infrastructure: Mapping[str, object] | None) -> dict[str, object] | None:
+    """Return the fields of an infrastructure with the values of its environment hidden."""
+    if infrastructure is None:
+        return None
+    fields = {**infrastructure}
+    environment = fields.get("environment")
+    if isinstance(environment, Mapping):
+        fields["environment"] = dict.fromkeys(environment, MASK)
+    return fields
 
 
 def _state_fields(state: State) -> dict[str, object]:
@@ -132,7 +144,7 @@ class FlowRun:
             "deployment_id": self.deployment_id,
             "work_queue": self.work_queue,
             "agent_name": self.agent_name,
-            "infrastructure": None if self.infrastructure is None else {**self.infrastructure},
+            "infrastructure": masked(self.infrastructure),
             "scheduled_at": iso_text(self.scheduled_at),
             "kill_at": iso_text(self.kill_at),
             "run_count": self.run_count,

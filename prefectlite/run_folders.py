@@ -11,12 +11,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from prefectlite.clock import from_microseconds
+from prefectlite.clock import from_microseconds, to_microseconds
 from prefectlite.exits import Exit
 from prefectlite.records import ProcessIdentity
 from prefectlite.settings import PREFECTLITE_HOME
@@ -101,6 +101,20 @@ class RunFolder:
         except KeyError:
             return None
 
+    def registry(self) -> str | None:
+        """Return the address of the registry that the run is on record in."""
+        url: str | None = self._read("spec.json").get("registry")
+        return url
+
+    def write_exit(self, exit_: Exit) -> None:
+        """Say how the run ended, in the place of its supervisor.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        ended_at = exit_.ended_at and to_microseconds(exit_.ended_at)
+        self.write("exit.json", {**asdict(exit_), "ended_at": ended_at})
+
     def token(self) -> str | None:
         """Return what the processes of this launch are marked with; None before that is chosen."""
         token: str | None = self._read("spec.json").get("token")
@@ -122,10 +136,10 @@ class RunFolder:
                 signal=report["signal"],
                 message=report["message"],
                 swept=report["swept"],
-                survivors=tuple(report["survivors"]),
+                survivors=tuple((int(pid), int(ticks)) for pid, ticks in report["survivors"]),
                 lost_output_bytes=report["lost_output_bytes"],
             )
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             return None
 
     def output(self, start: int) -> tuple[list[OutputLine], int]:
@@ -172,6 +186,14 @@ class RunFolder:
             return None
         message, _, stacks = text.partition("\n")
         return (message, stacks) if stacks else None
+
+    def last_word(self) -> str:
+        """Return the last line that the supervisor wrote to its own stderr; empty for none."""
+        try:
+            text = (self.path / "supervisor.log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+        return text.rstrip().rpartition("\n")[2]
 
     def remove(self) -> None:
         """Remove the folder, as far as that is possible."""

@@ -191,6 +191,12 @@ PREFECTLITE_RUN_FOLDER = Setting(
     parse=str,
     default=str,
 )
+PREFECTLITE_FLOW_TIMEOUT: Setting[float | None] = Setting(
+    "_PREFECTLITE_FLOW_TIMEOUT",
+    "What a flow run may take, instead of its flow's own timeout; 0 is for any time. Set by prefectlite.",
+    parse=float,
+    default=lambda: None,
+)
 PREFECTLITE_COMPLETE = Setting(
     "_PREFECTLITE_COMPLETE",
     "What a shell wants to know to complete a command line; set by its completion script.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,14 @@ from prefectlite.errors import (
     StateConflictError,
 )
 from prefectlite.exits import Exit, count_text, final_state
-from prefectlite.liveness import end_orphans, is_alive, record_dead, tidy
+from prefectlite.liveness import (
+    end_orphans,
+    is_alive,
+    is_reachable,
+    record_dead,
+    start_ticks,
+    tidy,
+)
 from prefectlite.process_trees import end_cgroup, end_marked
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.registry import Registry, open_registry
@@ -63,12 +70,15 @@ def settle(
     Args:
         registry: Where to look; reading suffices.
         open_to_write: Called only where there is something to record.
-        ending_seconds: How long to wait for supervisors that are about to do it.
+        ending_seconds: How long to wait for supervisors that are about to do it. What they have
+            not done by then is done without them; with 0 it is left to them.
     """
-    dead = _dead_runs(registry, monotonic() + ending_seconds)
+    dead, ending = _dead_runs(registry, monotonic() + ending_seconds)
+    if ending_seconds:
+        dead += ending
     for position, flow_run in enumerate(dead):
         try:
-            _settle(open_to_write(), flow_run)
+            _settle(open_to_write(), flow_run, has_supervisor=flow_run in ending)
         except NotFoundError:  # it was deleted just now; its folder is left to what follows
             continue
         except RegistryError:
@@ -76,7 +86,8 @@ def settle(
     if dead:
         _tidy(registry, dead)
     with suppress(RegistryError):  # what is left in folders is of runs that have ended
-        _settle_folders(open_to_write)
+        handled = {run.id for run in dead}
+        _settle_folders(registry.url, open_to_write, but=handled)
     return []
 
 
@@ -100,39 +111,57 @@ def _tidy(registry: Registry, dead: Sequence[FlowRun]) -> None:
             tidy(process)
 
 
-def _dead_runs(registry: Registry, deadline: float) -> list[FlowRun]:
-    """Return the runs whose death nobody is about to record, once those who are had the time."""
+def _dead_runs(registry: Registry, deadline: float) -> tuple[list[FlowRun], list[FlowRun]]:
+    """Return the runs whose death nobody is about to record, once those who are had the time.
+
+    Returns:
+        Beside these, the runs whose process is dead and whose supervisor still lives.
+    """
     while True:
-        alive, dead, is_ending = _Alive(), [], False
+        alive, dead, ending = _Alive(), [], list[FlowRun]()
         for flow_run in registry.list_begun_flow_runs():
             if flow_run.supervisor is not None:
-                is_dead = alive(flow_run.supervisor) is False
-                is_ending |= not is_dead and alive(flow_run.process) is False
-            else:
-                is_dead = alive(flow_run.process or flow_run.launcher) is False
-            if is_dead:
+                if alive(flow_run.supervisor) is False:
+                    dead.append(flow_run)
+                elif alive(flow_run.process) is False:
+                    ending.append(flow_run)
+            elif flow_run.process is not None:
+                if alive(flow_run.process) is False:
+                    dead.append(flow_run)
+            elif flow_run.infrastructure_pid is None and alive(flow_run.launcher) is False:
                 dead.append(flow_run)
-        if not is_ending or monotonic() >= deadline:
-            return dead
+        if not ending or monotonic() >= deadline:
+            return dead, ending
         time.sleep(_LOOK_SECONDS)
 
 
-def _settle(registry: Registry, flow_run: FlowRun) -> None:
+def _settle(registry: Registry, flow_run: FlowRun, *, has_supervisor: bool) -> None:
     """Record the death of a run's process, its supervisor, or of who had taken it."""
-    if flow_run.supervisor is not None:
-        folder = RunFolder.of(flow_run.supervisor)
-        _settle_launch(registry, flow_run, folder, flow_run.supervisor.token)
+    if has_supervisor:
+        _settle_engine(registry, flow_run)
+    elif flow_run.supervisor is not None:
+        _settle_launch(registry, flow_run, flow_run.supervisor)
     elif flow_run.process is not None:
         record_dead(registry, flow_run)
     else:
-        _settle_unlaunched(registry, flow_run)
+        settle_unlaunched(registry, flow_run)
 
 
-def _settle_folders(open_to_write: Callable[[], Registry]) -> None:
-    """Settle the launches whose supervisor is dead, and whose run has ended all the same."""
+def _settle_folders(
+    url: str, open_to_write: Callable[[], Registry], *, but: Collection[str]
+) -> None:
+    """Settle the launches whose supervisor is dead, and whose run has ended all the same.
+
+    Args:
+        url: The registry's; what is of another one is left to it.
+        open_to_write: As for ``settle``.
+        but: Ids of runs that are settled already.
+    """
     for folder in run_folders():
         supervisor = folder.supervisor()
-        if supervisor is None or is_alive(supervisor) is not False:
+        if supervisor is None or folder.flow_run_id in but or is_alive(supervisor) is not False:
+            continue
+        if folder.registry() not in (url, PREFECTLITE_REGISTRY.value()):
             continue
         registry = open_to_write()
         try:
@@ -141,18 +170,52 @@ def _settle_folders(open_to_write: Callable[[], Registry]) -> None:
             end_marked(supervisor.token)
             folder.remove()
         else:
-            _settle_launch(registry, flow_run, folder, supervisor.token)
+            _settle_launch(registry, flow_run, supervisor)
 
 
-def _settle_launch(registry: Registry, flow_run: FlowRun, folder: RunFolder, token: str) -> None:
+def _settle_engine(registry: Registry, flow_run: FlowRun) -> None:
+    """Record the death of a run's own process beside a supervisor that is not done with the rest."""
+    supervisor = flow_run.supervisor
+    if supervisor is None or flow_run.state.is_cancelling():
+        return
+    is_over_time = RunFolder.of(supervisor).is_over_time()
+    _end(registry, flow_run, Exit(reason="timed_out" if is_over_time else "ended"))
+
+
+def _settle_launch(registry: Registry, flow_run: FlowRun, supervisor: ProcessIdentity) -> None:
     """End what a supervisor that is dead has left, and record how its run ended."""
-    exit_, cgroup = folder.exit(), folder.cgroup()
-    if exit_ is None or exit_.survivors:
-        if cgroup is not None:
-            end_cgroup(cgroup)
-        swept = end_marked(token)
-        exit_ = replace(exit_ or Exit(reason="lost", swept=swept.killed), survivors=swept.survivors)
+    folder = RunFolder.of(supervisor)
+    exit_ = folder.exit()
+    if exit_ is None and not is_reachable(supervisor):  # what it left cannot be seen from here
+        if not flow_run.state.is_cancelling():
+            _end(registry, flow_run, Exit(reason="unseen"))
+        return
+    if exit_ is None:
+        exit_ = _swept(folder, supervisor.token)
+    elif exit_.survivors:
+        left = [(pid, ticks) for pid, ticks in exit_.survivors if _is_left(pid, ticks)]
+        exit_ = replace(exit_, survivors=tuple(left))
     record_exit(registry, flow_run, folder, exit_)
+
+
+def _swept(folder: RunFolder, token: str) -> Exit:
+    """End what the supervisor of a folder has left, and return that as the exit of its run."""
+    cgroup = folder.cgroup()
+    if cgroup is not None:
+        end_cgroup(cgroup)
+    swept = end_marked(token)
+    survivors = tuple((pid, start_ticks(pid) or 0) for pid in swept.survivors)
+    exit_ = Exit(reason="lost", ended_at=now(), swept=swept.killed, survivors=survivors)
+    if survivors:  # who comes next need not wait for them again
+        with suppress(OSError):
+            folder.write_exit(exit_)
+    return exit_
+
+
+def _is_left(pid: int, ticks: int) -> bool:
+    """Return whether a process that did not die is there still; ticks of 0 are not known."""
+    found = start_ticks(pid)
+    return found is not None and ticks in (0, found)
 
 
 def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_: Exit) -> None:
@@ -168,10 +231,20 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
     if told and place is not None and place <= size:
         # Up to one place further than there is any output: so it is told once.
         registry.launches.add_output(told, flow_run_id=flow_run.id, start=place, end=size + 1)
-    while not flow_run.state.is_final() and _is_of(flow_run, folder):
-        if flow_run.state.is_cancelling() and exit_.survivors:
+    if _is_of(flow_run, folder):
+        if exit_.survivors and flow_run.state.is_cancelling():
             return
-        state = final_state(flow_run, exit_, hang and hang[0])
+        _end(registry, flow_run, exit_, hang and hang[0])
+    if not exit_.survivors:
+        folder.remove()
+
+
+def _end(
+    registry: Registry, flow_run: FlowRun, exit_: Exit, hang_message: str | None = None
+) -> None:
+    """Move a run to the state that follows from how its processes ended, unless it has one."""
+    while not flow_run.state.is_final():
+        state = final_state(flow_run, exit_, hang_message)
         kind = Cancelled if state.is_cancelled() else Crashed
         end_orphans(registry, flow_run.id, state.message or "", kind=kind)
         try:
@@ -179,8 +252,6 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
             break
         except StateConflictError:  # its cancellation was asked for just now, or it is recorded
             flow_run = registry.find_flow_run(flow_run.id)
-    if not exit_.survivors:
-        folder.remove()
 
 
 def _is_of(flow_run: FlowRun, folder: RunFolder) -> bool:
@@ -221,7 +292,7 @@ def _told(exit_: Exit, flow_run_id: str, stacks: str | None) -> list[LogLine]:
     if exit_.swept and exit_.reason == "ended":
         texts.append(f"What it had left running was ended: {count_text(exit_.swept)}.")
     if exit_.survivors:
-        pids = ",".join(map(str, exit_.survivors))
+        pids = ",".join(str(pid) for pid, _ in exit_.survivors)
         texts.append(f"These processes do not die: {pids} (see: ps -o pid,stat,wchan -p {pids})")
     if exit_.lost_output_bytes:
         texts.append(f"{exit_.lost_output_bytes} bytes of its output are lost: the disk was full.")
@@ -229,7 +300,7 @@ def _told(exit_: Exit, flow_run_id: str, stacks: str | None) -> list[LogLine]:
     return [LogLine(flow_run_id, None, _WARNING, _LOGGER, text, at) for text in texts]
 
 
-def _settle_unlaunched(registry: Registry, flow_run: FlowRun) -> None:
+def settle_unlaunched(registry: Registry, flow_run: FlowRun) -> None:
     """Let others have a run whose launcher died before it said that it had launched it."""
     for folder in run_folders(flow_run.id):
         supervisor = folder.supervisor()

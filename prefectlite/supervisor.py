@@ -287,7 +287,7 @@ class Supervisor:
         self._settle: list[str] | None = spec.get("settle_command")
         self._tree, self._streams, self._lost_bytes = Tree(), list[Stream](), 0
         self._hard_at = self._terminate_at = self._kill_at = _NEVER
-        self._reason, self._message, self._survivors = "ended", "", list[int]()
+        self._reason, self._message, self._survivors = "ended", "", list[tuple[int, int]]()
 
     def start(self) -> None:
         """Say who this is, then start the engine; OSError says why it could not be."""
@@ -339,7 +339,7 @@ class Supervisor:
             report |= {"exit_code": code} if code >= 0 else {"signal": -code}
         report |= {"reason": self._reason, "message": self._message or None}
         report |= {"survivors": self._survivors, "lost_output_bytes": self._lost_bytes}
-        report |= {"swept": len(tree.swept), "started_at": self._started_at}
+        report |= {"swept": len(tree.swept - {*self._survivors}), "started_at": self._started_at}
         return code if code >= 0 else 128 - code
 
     def settle(self) -> None:
@@ -433,8 +433,8 @@ class Supervisor:
             pause = 0.001 if self._tree.kill() else min(pause * 2, 0.1)
             self._turn(time.monotonic() + pause)
         if self._tree.has_children:
-            left = [one.pid for one in self._tree.descendants() if not one.is_zombie]
-            self._survivors = left[:STORM_PROCESSES] or [self._tree.engine]
+            left = [one.key for one in self._tree.descendants() if not one.is_zombie]
+            self._survivors = left[:STORM_PROCESSES] or [(self._tree.engine, 0)]
             self._message = f"SIGKILL did not end every process within {KILL_SECONDS:g} seconds"
 
 

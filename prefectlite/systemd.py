@@ -15,6 +15,7 @@ from prefectlite.settings import SYSTEMD_EXEC_PID
 _SECONDS = 5.0
 #: Modes in which only the unit's main process is ended.
 _GENTLE = ("process", "none")
+_CONTROL_GROUP = Path("/proc/self/cgroup")
 
 
 def kill_mode_warning() -> str | None:
@@ -36,7 +37,7 @@ def kill_mode_warning() -> str | None:
 def _unit() -> str | None:
     """Return the service that this process belongs to, by its control group."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _CONTROL_GROUP.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     names = [line.rpartition("/")[2] for line in lines]

@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
+import prefectlite
 from prefectlite import cancellation, liveness
 from prefectlite.cancellation import (
     enforce_cancellation,
@@ -24,6 +26,7 @@ from prefectlite.records import FlowRun
 from prefectlite.states import Completed, Running, Scheduled
 
 DEADLINE_SECONDS = 60
+SOURCES = str(Path(prefectlite.__file__).parents[1])
 
 #: Heeds the request, and takes its time for it.
 HEEDS = """
@@ -323,7 +326,11 @@ def test_several_who_cancel_at_once_agree(registry, begun):
 def test_a_cancellation_that_is_not_waited_for_goes_on_in_the_background(registry, begun):
     program, run = begun(STUBBORN.format(begin=TREES["own session"]))
     command = [sys.executable, "-m", "prefectlite", "flow-run", "cancel", run.id, "--grace", "1.5"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    # The one in the background does not look for the package in the current folder.
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=True, env=environment
+    )
     assert done.stderr.startswith("Cancelling flow run")
     assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
     deadline = time.monotonic() + DEADLINE_SECONDS

@@ -23,7 +23,7 @@ EXIT = {
     "signal": 9,
     "message": "why",
     "swept": 2,
-    "survivors": [3, 4],
+    "survivors": [[3, 30], [4, 0]],
     "lost_output_bytes": 5,
 }
 #: What a file is that was not written as ours are, or did not survive.
@@ -126,7 +126,7 @@ def test_an_exit_is_read_as_it_was_reported(folder):
         signal=9,
         message="why",
         swept=2,
-        survivors=(3, 4),
+        survivors=((3, 30), (4, 0)),
         lost_output_bytes=5,
     )
 

@@ -62,21 +62,17 @@ def start(
     name = default_name() if name is None else name
     check_name("agent", name)
     registry = writable_registry()
-    tables = registry.deployments
     agent = new_agent(name, queue or [DEFAULT_WORK_QUEUE], limit)
     service = Service(registry, agent, _say)
     if run_once:
         return service.run_once()
-    known = {each.name for each in tables.list_work_queues()}
+    known = {each.name for each in registry.deployments.list_work_queues()}
     for missing in (each for each in agent.work_queues if each not in known):
         console.note(f"there is no work queue {missing!r} yet; its runs are taken all the same")
     warning = kill_mode_warning()
     if warning is not None:
         console.note(warning)
     living_agents(registry, lambda: registry)
-    tables.save_agent(agent)
-    queues = ", ".join(agent.work_queues)
-    _say(f"Agent {name!r} takes runs from: {queues}")
     return service.run()
 
 

@@ -31,7 +31,7 @@ from prefectlite.parameter_options import (
 from prefectlite.parameters import from_text
 from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
-from prefectlite.settings import PREFECTLITE_REGISTRY, TERM
+from prefectlite.settings import PREFECTLITE_FLOW_RUN_ID, PREFECTLITE_REGISTRY, TERM
 from prefectlite.states import Crashed, State
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def _detached(flow_run: FlowRun, *, as_json: bool) -> int:
         console.out_json(flow_run.dict())
     else:
         console.out(flow_run.id)
+    if PREFECTLITE_FLOW_RUN_ID.value():
+        console.note("it was started inside another run, and is ended when that has ended")
     if flow_run.state.is_crashed():
         tell_ending(flow_run, flow_run.state)
         return exit_code_of(flow_run.state)

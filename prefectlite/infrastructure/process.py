@@ -111,6 +111,7 @@ class Process(Infrastructure):
                 "working_directory": self.working_directory,
                 "token": token,
                 "machine_id": machine_id(),
+                "registry": PREFECTLITE_REGISTRY.value(),
                 "grace_seconds": self.grace_seconds,
                 "timeout_seconds": self.timeout_seconds,
                 "settle_command": [
@@ -120,8 +121,9 @@ class Process(Infrastructure):
                 "is_streamed": self.stream_output,
             },
         )
-        # Marked already here: what starts it may be killed before it is on record.
-        pid = self._spawn(folder, environment | {PREFECTLITE_RUN_TOKEN.name: token})
+        # Marked already here: what starts it may be killed before it is on record. What is wrong with
+        # the environment of one run is then told by its supervisor, as is all else of its command.
+        pid = self._spawn(folder, child_environment({PREFECTLITE_RUN_TOKEN.name: token}))
         return _when_begun(folder, pid)
 
     def _spawn(self, folder: RunFolder, environment: Mapping[str, str]) -> int:
@@ -201,7 +203,7 @@ def _when_begun(folder: RunFolder, pid: int) -> Launched:
             if pid in _started:  # not waited for, so that its number is nobody else's
                 os.kill(pid, signal.SIGKILL)
             exit_ = folder.exit()
-            told = (exit_ and exit_.message) or "its supervisor did not begin"
+            told = (exit_ and exit_.message) or folder.last_word() or "its supervisor did not begin"
             raise InfrastructureError(f"flow run {folder.flow_run_id} could not be started: {told}")
         time.sleep(_LOOK_SECONDS)
     return Launched(f"{supervisor.hostname}:{supervisor.pid}", supervisor)

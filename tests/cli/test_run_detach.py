@@ -48,6 +48,10 @@ def sleeps():
     time.sleep(50)
 
 @flow(timeout_seconds=0.2)
+def short():
+    time.sleep(0.4)
+
+@flow(timeout_seconds=0.2)
 def hangs():
     sum(itertools.repeat(1, 10**10))  # no exception reaches it: it is one call of C
 
@@ -240,7 +244,6 @@ def test_it_outlives_its_terminal(login, end, codes, wait, registry, folder):
 
 def test_a_run_that_is_over_the_time_it_was_given_is_timed_out(detach, wait, registry):
     flow_run = detach("many_flows.py:sleeps", "--timeout", "0.5")
-    assert flow_run["infrastructure"]["timeout_seconds"] == 0.5
     code, ended = wait(flow_run["id"])
     assert code == 124
     assert ended["state"]["name"] == "TimedOut"
@@ -249,10 +252,12 @@ def test_a_run_that_is_over_the_time_it_was_given_is_timed_out(detach, wait, reg
     assert any("in sleeps" in line for line in messages(registry, flow_run["id"]))
 
 
-def test_a_timeout_of_zero_is_none(detach, wait):
-    flow_run = detach("many_flows.py:works", "--timeout", "0")
-    assert "timeout_seconds" not in flow_run["infrastructure"]
-    assert wait(flow_run["id"])[0] == 0
+@pytest.mark.parametrize(
+    ("timeout", "code"), [(["--timeout", "0"], 0), (["--timeout", "20"], 0), ([], 124)]
+)
+def test_the_timeout_is_instead_of_the_flows_own_as_without_detach(detach, wait, timeout, code):
+    flow_run = detach("many_flows.py:short", *timeout)
+    assert wait(flow_run["id"])[0] == code
 
 
 def test_a_flow_that_hangs_past_its_own_timeout_is_timed_out_and_its_log_says_where(

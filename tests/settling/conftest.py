@@ -129,7 +129,8 @@ class Runs:
     def folder_of(self, run, exit_=None, *, lines=0, token="dead" * 8):
         """Make the folder of a launch whose supervisor is dead; return it, and the run."""
         folder = RunFolder.make(run.id, token)
-        folder.write("spec.json", {"token": token, "machine_id": own_identity().machine_id})
+        machine_id, url = own_identity().machine_id, self.registry.url
+        folder.write("spec.json", {"token": token, "machine_id": machine_id, "registry": url})
         dead = {**{name: getattr(own_identity(), name) for name in OWN}, "start_ticks": 1}
         folder.write("supervisor.json", dead)
         if exit_ is not None:

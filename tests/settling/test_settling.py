@@ -221,19 +221,68 @@ def test_several_who_settle_at_once_give_each_line_once(runs):
 def test_as_long_as_some_of_its_processes_do_not_die_a_run_is_not_cancelled(
     runs, monkeypatch, is_cancelling
 ):
-    folder, run = runs.folder_of(runs.add(), {"reason": "killed", "survivors": [98, 99]}, lines=2)
+    survivors = [[98, 7], [99, 0]]
+    folder, run = runs.folder_of(runs.add(), {"reason": "killed", "survivors": survivors}, lines=2)
     if is_cancelling:
         run = runs.registry.change_state(run, Cancelling())
-    ends = [Swept(0, (98, 99)), Swept(1, (99,)), Swept(0, (99,)), Swept(1, ())]
-    monkeypatch.setattr(settling, "end_marked", lambda _: ends.pop(0))
+    monkeypatch.setattr(settling, "end_marked", None)  # who has looked once need not kill again
     before, after = ("Cancelling", "Cancelled") if is_cancelling else ("Crashed", "Crashed")
-    while ends:
+    there = {98: 7, 99: 12}
+    monkeypatch.setattr(settling, "start_ticks", there.get)
+    for change in ({98: 7}, {98: 8}, {99: None}):
         assert folder.path.exists()
         runs.settle()
-        assert runs.state_name(run) == (before if ends else after)
+        assert runs.state_name(run) == before
+        there.update(change)
+    runs.settle()
+    assert runs.state_name(run) == after
     assert not folder.path.exists()
     told = "These processes do not die: 98,99 (see: ps -o pid,stat,wchan -p 98,99)"
     assert runs.messages(run) == ["line 0", "line 1", told]
+
+
+def test_what_a_lost_supervisor_has_left_and_does_not_die_is_looked_at_and_waited_for_once(
+    runs, monkeypatch
+):
+    folder, run = runs.folder_of(runs.add())
+    run = runs.registry.change_state(run, Cancelling())
+    ends = [Swept(1, (99,))]
+    monkeypatch.setattr(settling, "end_marked", lambda _: ends.pop())
+    there = {99: 5}
+    monkeypatch.setattr(settling, "start_ticks", there.get)
+    for _ in range(3):
+        runs.settle()
+        assert runs.state_name(run) == "Cancelling"
+    there.clear()
+    runs.settle()
+    assert runs.find(run).state.message == "Killed, as its supervisor was."
+    assert not folder.path.exists()
+
+
+def test_what_a_supervisor_of_another_pid_namespace_has_left_is_not_said_to_be_gone(
+    runs, monkeypatch
+):
+    monkeypatch.setattr(settling, "is_reachable", lambda _: False)
+    folder, cancelling = runs.folder_of(runs.add())
+    runs.registry.change_state(cancelling, Cancelling())
+    other, running = runs.folder_of(runs.add())
+    runs.settle()
+    assert runs.state_name(cancelling) == "Cancelling"
+    assert "cannot be seen from here" in runs.find(running).state.message
+    assert folder.path.exists()
+    assert other.path.exists()
+
+
+def test_the_folder_of_a_run_that_is_in_another_registry_is_left_to_it(runs):
+    folder, run = runs.folder_of(runs.add(), {})
+    spec = json.loads((folder.path / "spec.json").read_text())
+    folder.write("spec.json", {**spec, "registry": "sqlite:////elsewhere/registry.db"})
+    runs.registry.delete_flow_run(run.id)
+    runs.settle()
+    assert folder.path.exists()
+    folder.write("spec.json", spec)
+    runs.settle()
+    assert not folder.path.exists()
 
 
 def test_the_end_of_an_earlier_launch_is_not_that_of_a_run(runs):

@@ -108,7 +108,8 @@ def test_an_engine_that_cannot_be_killed_is_named_as_a_survivor(supervise, power
     program.write_text(text.replace(seconds, "KILL_SECONDS = 0.5"), encoding="utf-8")
     run = supervise(f"{REFUSE}stay()", {"prefix": powerless, "program": program})
     report, code = run.has("ready").stop(grace_seconds=0).end()
-    assert report["survivors"] == run.pids()
+    assert [pid for pid, _ in report["survivors"]] == run.pids()
+    assert all(ticks > 0 for _, ticks in report["survivors"])
     assert (report["reason"], report["exit_code"], report["signal"]) == ("killed", None, None)
     assert "SIGKILL did not end" in report["message"]
     assert code == 137
