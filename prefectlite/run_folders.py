@@ -24,6 +24,8 @@ from prefectlite.settings import PREFECTLITE_HOME
 #: The engine writes to it what to say should its flow not heed its timeout, and Python then adds the
 #: stacks.
 HANG_FILE = "hang.txt"
+# What ends the name of a folder that is being removed.
+_GONE = ".gone"
 # What is read of a run's output at once: the rest comes with the next look. A line must fit: of the
 # million bytes at which a supervisor cuts it, JSON can make six million.
 _OUTPUT_BYTES = 8_000_000
@@ -196,10 +198,11 @@ class RunFolder:
         return text.rstrip().rpartition("\n")[2]
 
     def remove(self) -> None:
-        """Remove the folder, as far as that is possible."""
-        import shutil  # it comes with every way to compress a file
-
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove the folder; it is no longer there for anybody, even if this is cut short."""
+        gone = self.path.with_name(f"{self.path.name}{_GONE}")
+        with suppress(OSError):  # another process was first
+            self.path.rename(gone)
+        _remove(gone)
 
     def _read(self, name: str) -> dict[str, Any]:
         with suppress(OSError, ValueError):
@@ -213,8 +216,16 @@ def run_folders(flow_run_id: str = "") -> Iterator[RunFolder]:
     """Yield the folders of all launches of a run, or of all runs, that are under this home."""
     with suppress(OSError), os.scandir(_home()) as entries:
         for entry in entries:
-            if entry.name.startswith(flow_run_id):
+            if entry.name.endswith(_GONE):  # who was to remove it was killed meanwhile
+                _remove(Path(entry.path))
+            elif entry.name.startswith(flow_run_id):
                 yield RunFolder(Path(entry.path))
+
+
+def _remove(path: Path) -> None:
+    import shutil  # it comes with every way to compress a file
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _home() -> Path:

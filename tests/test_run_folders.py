@@ -279,3 +279,16 @@ def test_without_a_home_it_is_said_that_there_is_none(monkeypatch):
 def test_the_folder_of_an_identity_is_where_its_lock_is(folder):
     identity = replace(own_identity(), lock_path=str(folder.path / "supervisor.lock"))
     assert RunFolder.of(identity) == folder
+
+
+def test_what_is_left_of_a_folder_that_was_being_removed_is_removed_by_who_looks_next(folder):
+    left = folder.path.rename(folder.path.with_name(f"{folder.path.name}.gone"))
+    assert [*run_folders()] == []
+    assert not left.exists()
+
+
+def test_a_folder_is_not_there_any_more_from_the_first_moment_of_its_removal(folder, monkeypatch):
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    folder.remove()
+    assert [*run_folders()] == []
+    folder.remove()  # by another process

@@ -8,6 +8,8 @@ from collections import Counter
 
 import pytest
 
+from prefectlite.run_folders import run_folders
+
 #: What becomes of a run, by its flow: what is cancelled does not heed; the supervisor of what is
 #: lost is killed.
 _ENDS = {"note": "Completed", "stubborn": "Cancelled", "wait": "Crashed"}
@@ -28,7 +30,8 @@ def test_of_two_agents_each_run_is_begun_by_exactly_one(site, count):
         agent.ends(by=signal.SIGTERM)
     check_each_began_once(site, runs, [agent.text() for agent in agents])
     for run in runs:
-        assert site.history(run) == ["Scheduled", "Pending", "Running", "Completed"]
+        states = [name for name in site.history(run) if name != "Late"]
+        assert states == ["Scheduled", "Pending", "Running", "Completed"]
     site.until_empty()
 
 
@@ -61,12 +64,8 @@ def test_agents_that_are_killed_at_any_moment_lose_and_double_nothing(site, roun
         assert site.state(run) == _ENDS[run.flow_name], (seed, ends, site.find(run).state)
     check_each_began_once(site, runs, (seed, ends))
     assert [agent.name for agent in site.tables.list_agents() if agent.name == "last"] == []
-    # An agent that is killed while it removes a folder can leave some of it; nobody is in it.
-    left = [*(site.home / "runs").iterdir()]
-    assert len(left) <= rounds // 5 + 1, (seed, left)
-    assert [folder for folder in left if (folder / "supervisor.json").exists()] == [], seed
-    for folder in left:
-        print(folder, sorted(path.name for path in folder.iterdir()), ends)
+    left = [folder.path for folder in run_folders()]
+    assert left == [], (seed, ends)
 
 
 def touch(site, runs):
