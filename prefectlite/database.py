@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from prefectlite.clock import monotonic
@@ -62,23 +62,6 @@ _LARGE_LOG_BYTES = 4_000_000
 _FORK_SECONDS = 5.0
 # Only readers that recover a log, and other programs, can make SQLite wait: writers hold the gate.
 _BUSY_MILLISECONDS = 10_000
-
-
-Change = Callable[[sqlite3.Connection], None]
-
-
-class Write(Protocol):
-    """A function that does ``work`` in one transaction; see ``Database.write``."""
-
-    def __call__(self, work: Callable[[sqlite3.Connection], T], *, durable: bool) -> T: ...  # noqa: D102 - the class says it
-
-
-class Read(Protocol):
-    """A function that returns the records of the rows that a SELECT finds."""
-
-    def __call__(  # noqa: D102 - the class says it
-        self, record: Callable[[Sequence[Any]], T], sql: str, parameters: Sequence[object]
-    ) -> list[T]: ...
 
 
 class Database:

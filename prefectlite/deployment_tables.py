@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from prefectlite.clock import from_microseconds, to_microseconds
-from prefectlite.database import Change, Read, Where, Write
+from prefectlite.database import Where
 from prefectlite.deployment_records import DEFAULT_PRIORITY, Agent, Deployment, WorkQueue
 from prefectlite.deployment_rows import (
     AGENT_COLUMNS,
@@ -29,7 +29,8 @@ from prefectlite.deployment_rows import (
 from prefectlite.errors import AmbiguousReferenceError, ConflictError, NotFoundError
 from prefectlite.records import FlowRun
 from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, identity_text, storable
-from prefectlite.states import Pending, State
+from prefectlite.states import Pending
+from prefectlite.tables import Tables
 
 T = TypeVar("T")
 
@@ -67,25 +68,8 @@ _COUNT_QUEUED = f"""
 _CANDIDATES = 10
 
 
-class DeploymentTables:
-    """The tables; the methods are described where ``DeploymentRegistry`` declares them.
-
-    Args:
-        read: Returns the records of the rows that a SELECT finds.
-        write: Does its work in one transaction.
-        change_state: Returns a run after a change, and what makes the change in a transaction.
-    """
-
-    def __init__(
-        self,
-        *,
-        read: Read,
-        write: Write,
-        change_state: Callable[[FlowRun, State], tuple[FlowRun, Change]],
-    ) -> None:
-        self._read = read
-        self._write = write
-        self._change_state = change_state
+class DeploymentTables(Tables):
+    """The tables; the methods are described where ``DeploymentRegistry`` declares them."""
 
     def save_deployment(self, deployment: Deployment) -> Deployment:  # noqa: D102 - see the interface
         row = deployment_values(deployment)

@@ -7,17 +7,17 @@ itself.
 from __future__ import annotations
 
 import sqlite3  # noqa: TID251 - a part of the SQLite registry
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
 from prefectlite.clock import to_microseconds
-from prefectlite.database import Change, Read, Write
 from prefectlite.errors import NotFoundError
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.rows import log_values, maybe_identity_text
 from prefectlite.states import State
+from prefectlite.tables import Tables
 from prefectlite.waiting_lines import insert_lines
 
 T = TypeVar("T")
@@ -35,19 +35,8 @@ _SET_KILL_AT = "UPDATE flow_run SET kill_at = min(?, ifnull(kill_at, ?)) WHERE i
 _SET_OUTPUT_BYTES = "UPDATE flow_run SET output_bytes = ? WHERE id = ? AND output_bytes = ?"
 
 
-class LaunchTables:
-    """The methods of ``registry.LaunchRegistry``; the arguments are as for ``DeploymentTables``."""
-
-    def __init__(
-        self,
-        *,
-        read: Read,
-        write: Write,
-        change_state: Callable[[FlowRun, State], tuple[FlowRun, Change]],
-    ) -> None:
-        self._read = read
-        self._write = write
-        self._change_state = change_state
+class LaunchTables(Tables):
+    """The methods of ``registry.LaunchRegistry``, which describes them."""
 
     def record_launch(  # noqa: D102 - see the interface
         self, flow_run: FlowRun, *, infrastructure_pid: str, supervisor: ProcessIdentity | None
