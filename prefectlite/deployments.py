@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from prefectlite import deployment_records
-from prefectlite.clock import now
+from prefectlite.clock import monotonic, now
 from prefectlite.deployment_files import read_toml, toml_text, write_toml
 from prefectlite.deployment_parameters import check_given, check_parameters, json_parameters
 from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, WorkQueue
@@ -25,13 +25,17 @@ from prefectlite.errors import ConflictError, EntrypointError, UsageError
 from prefectlite.names import new_id, random_run_name
 from prefectlite.overrides import checked_infrastructure
 from prefectlite.records import FlowRun
-from prefectlite.registry import open_registry
+from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Scheduled
 from prefectlite.waiting import wait_for_flow_run
 
 if TYPE_CHECKING:
     from prefectlite.flows import Flow
+
+
+# Between two looks at a run that is awaited on an event loop.
+_POLL_SECONDS = 0.1
 
 
 class DeploymentKeywords(TypedDict, total=False):
@@ -235,7 +239,8 @@ def run_deployment(  # noqa: PLR0913 - Prefect 2.8's signature
 ) -> FlowRun:
     """Make a flow run of a deployment, and wait for its end.
 
-    Called in a flow, it makes a subflow run of that flow, unless ``timeout`` is 0.
+    Called in a flow, it makes a subflow run of that flow, unless ``timeout`` is 0. In the code of a
+    coroutine it is to be awaited, and does not block the loop (Prefect 2.8 behaviour).
 
     Args:
         name: ``flow-name/deployment-name``, the deployment's name alone, or its id.
@@ -273,11 +278,32 @@ def run_deployment(  # noqa: PLR0913 - Prefect 2.8's signature
         parent_flow_run_id=None if timeout == 0 else _calling_flow_run_id(),
     )
     registry.create_flow_run(flow_run)
+    caller = sys._getframe(1)  # noqa: SLF001 - nothing else tells who is to await from who is not
+    if caller.f_code.co_flags & inspect.CO_COROUTINE:
+        return _wait_on_loop(registry, flow_run, timeout, poll_interval)  # type: ignore[return-value] # to be awaited
     if timeout == 0:
         return flow_run
     return wait_for_flow_run(
         registry, flow_run.id, timeout_seconds=timeout, poll_seconds=poll_interval
     )
+
+
+async def _wait_on_loop(
+    registry: Registry, flow_run: FlowRun, timeout: float | None, poll_interval: float | None
+) -> FlowRun:
+    """Wait as ``wait_for_flow_run`` does, while the loop goes on."""
+    import asyncio
+
+    deadline = None if timeout is None else monotonic() + timeout
+    while not flow_run.state.is_final():
+        left = _POLL_SECONDS if poll_interval is None else poll_interval
+        if deadline is not None:
+            left = min(left, deadline - monotonic())
+        if left <= 0:
+            break
+        await asyncio.sleep(left)
+        flow_run = wait_for_flow_run(registry, flow_run.id, timeout_seconds=0)
+    return flow_run
 
 
 def load_deployed_flow(deployment: deployment_records.Deployment) -> Flow[..., object]:

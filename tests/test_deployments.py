@@ -1,5 +1,6 @@
 """Deployments in Python: built, written, read back, applied, run."""
 
+import asyncio
 import os
 import sys
 import textwrap
@@ -451,3 +452,38 @@ def test_a_program_for_prefect_can_import_it_from_where_it_was():
         """
     )
     exec(compile(code, "prefect", "exec"), {})
+
+
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_in_a_coroutine_it_is_awaited_and_the_loop_goes_on(agent, timeout):
+    deployment().apply()
+    turns = []
+
+    async def turn():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    @flow
+    async def outer():
+        turning = asyncio.create_task(turn())
+        run = await run_deployment("nightly", timeout=timeout)
+        turning.cancel()
+        return run.state.name, run.parent_flow_run_id is None
+
+    assert asyncio.run(outer()) == (
+        ("Completed", False) if timeout is None else ("Scheduled", True)
+    )
+    assert bool(turns) == (timeout is None)
+
+
+def test_a_plain_function_that_a_coroutine_calls_gets_the_run_itself():
+    deployment().apply()
+
+    async def outer():
+        return plain()
+
+    def plain():
+        return run_deployment("nightly", timeout=0)
+
+    assert asyncio.run(outer()).state.is_scheduled()
