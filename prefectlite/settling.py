@@ -224,11 +224,11 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
     A run that is Cancelling stays so as long as some of its processes do not die. Safe to call again,
     and from several processes at once.
     """
+    # First: another process may be a step ahead, and remove the folder.
+    hang, size = folder.hang_report(), folder.output_bytes()
     place = keep_output(registry, folder)
-    hang = folder.hang_report()
-    told = [] if place is None else _told(exit_, flow_run.id, hang and hang[1])
-    size = folder.output_bytes()
-    if told and place is not None and place <= size:
+    told = _told(exit_, flow_run.id, hang and hang[1])
+    if told and place <= size:
         # Up to one place further than there is any output: so it is told once.
         registry.launches.add_output(told, flow_run_id=flow_run.id, start=place, end=size + 1)
     if _is_of(flow_run, folder):
@@ -262,11 +262,11 @@ def _is_of(flow_run: FlowRun, folder: RunFolder) -> bool:
     return RunFolder.of(flow_run.supervisor).path.name == folder.path.name
 
 
-def keep_output(registry: Registry, folder: RunFolder) -> int | None:
-    """Put what a run has written since the last time into its log; return how far that was.
+def keep_output(registry: Registry, folder: RunFolder) -> int:
+    """Put what a run has written since the last time into its log; return how far that is now.
 
-    Returns:
-        None where another process does the same just now, or nothing is to be had.
+    Several processes may do so at once: each piece is added by one of them, and all of them return
+    when there is no more.
     """
     start = registry.launches.output_bytes(folder.flow_run_id)
     while True:
@@ -277,11 +277,12 @@ def keep_output(registry: Registry, folder: RunFolder) -> int | None:
             LogLine(folder.flow_run_id, None, _INFO, line.stream, line.text, line.at)
             for line in lines
         ]
-        if not registry.launches.add_output(
+        if registry.launches.add_output(
             found, flow_run_id=folder.flow_run_id, start=start, end=end
         ):
-            return None
-        start = end
+            start = end
+        else:  # another process was first
+            start = registry.launches.output_bytes(folder.flow_run_id)
 
 
 def _told(exit_: Exit, flow_run_id: str, stacks: str | None) -> list[LogLine]:

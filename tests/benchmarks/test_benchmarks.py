@@ -12,11 +12,12 @@ SOURCES = Path(__file__).parents[2]
 DEADLINE_SECONDS = 60
 
 #: Counts what is executed on the registry's connection. Log lines are left out, because a thread
-#: writes them whenever it comes to it.
+#: writes them whenever it comes to it, and so are the looks of the watch thread, by the clock.
 COUNTING = """
 import json, os
 os.environ["PREFECTLITE_LOGGING_LEVEL"] = "CRITICAL"
-from prefectlite import flow, task
+from prefectlite import flow, task, watches
+watches._TICK_MILLISECONDS = 600_000
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from tests.benchmarks.bare import recording
