@@ -185,9 +185,10 @@ class Service:
 
     def _mark_late(self) -> None:
         before = now() - timedelta(seconds=_LATE_SECONDS)
-        overdue = self._registry.deployments.list_overdue_flow_runs(
-            self._agent.work_queues, before=before
-        )
+        tables = self._registry.deployments
+        # Those of other queues, too: there may be no agent for them, which is what is to be seen.
+        queues = {*self._agent.work_queues, *tables.count_queued_flow_runs()}
+        overdue = tables.list_overdue_flow_runs(queues, before=before)
         for flow_run in overdue:
             with suppress(StateConflictError, NotFoundError):  # it was taken, or deleted, just now
                 self._registry.change_state(flow_run, Scheduled(name="Late"))

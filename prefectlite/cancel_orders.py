@@ -6,6 +6,7 @@ imports that only when there is something to cancel.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -77,6 +78,12 @@ class Orders:
         from prefectlite.cancellation import enforce_cancellation, mark_cancelled
 
         try:
+            if flow_run.supervisor is None and flow_run.process is not None:
+                flow_run = self._wait_a_moment(flow_run)
+                # Nobody else sees to its end, should this command be killed. Who leads a session has
+                # no terminal to lose, and may be what was left to do it.
+                if not flow_run.state.is_final() and os.getsid(0) != os.getpid():
+                    self._hand_over(flow_run)
             flow_run = enforce_cancellation(self._registry, flow_run)
         except InfrastructureError as error:
             if not self._is_forced:
@@ -90,24 +97,34 @@ class Orders:
         """Give a run a moment to end, and leave it to another process if it does not."""
         if flow_run.process is None and flow_run.launcher is None:  # there is nothing to wait for
             return self._enforce(flow_run)
-        from prefectlite.waiting import wait_for_flow_run
+        from prefectlite.cancellation import Enforcement
 
-        flow_run = wait_for_flow_run(self._registry, flow_run.id, timeout_seconds=_MOMENT_SECONDS)
+        Enforcement(self._registry, flow_run.id).advance()  # its supervisor knows then
+        flow_run = self._wait_a_moment(flow_run)
         if not flow_run.state.is_final():
-            import subprocess  # noqa: TID251 - the command goes on as another process, not a run
-
-            # -P: a file of the current folder may have the name of a module that is needed.
-            command = [sys.executable, "-P", "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
-            background = subprocess.Popen(
-                [*command, "--wait", "--grace", str(self._grace_seconds)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-            background.returncode = 0  # it outlives this command, which does not wait for it
+            self._hand_over(flow_run)
         self._tell(flow_run)
         return flow_run
+
+    def _wait_a_moment(self, flow_run: FlowRun) -> FlowRun:
+        from prefectlite.waiting import wait_for_flow_run
+
+        return wait_for_flow_run(self._registry, flow_run.id, timeout_seconds=_MOMENT_SECONDS)
+
+    def _hand_over(self, flow_run: FlowRun) -> None:
+        """Have another process see to a run's end, which outlives this one."""
+        import subprocess  # noqa: TID251 - the command goes on as another process, not a run
+
+        # -P: a file of the current folder may have the name of a module that is needed.
+        command = [sys.executable, "-P", "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
+        background = subprocess.Popen(
+            [*command, "--wait", "--grace", str(self._grace_seconds)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        background.returncode = 0  # it outlives this command, which does not wait for it
 
     def _tell(self, flow_run: FlowRun) -> None:
         why = f" {flow_run.state.message}" if flow_run.state.message else ""

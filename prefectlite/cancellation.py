@@ -54,9 +54,8 @@ def request_cancellation(
     Raises:
         RunFinalError: It has ended.
     """
-    kill_at = now() + timedelta(seconds=grace_seconds)
     while True:
-        state = flow_run.state
+        state, cancelling = flow_run.state, Cancelling()
         if state.is_final():
             raise RunFinalError(
                 f"flow run {flow_run.name!r} is {state.name} already; it cannot be cancelled"
@@ -66,9 +65,10 @@ def request_cancellation(
             if state.is_scheduled() and not is_taken:
                 registry.change_state(flow_run, Cancelled("It had not been started."))
             else:
+                kill_at = cancelling.timestamp + timedelta(seconds=grace_seconds)
                 registry.launches.set_kill_at(flow_run.id, kill_at)
                 if not state.is_cancelling():
-                    registry.change_state(flow_run, Cancelling())
+                    registry.change_state(flow_run, cancelling)
             break
         except StateConflictError:  # it has just moved on
             flow_run = registry.find_flow_run(flow_run.id)
@@ -164,7 +164,8 @@ class Enforcement:
         left = _seconds_left(flow_run)
         if not self._is_told:
             heed = _HEED_SECONDS - (now() - flow_run.state.timestamp).total_seconds()
-            if min(heed, left) > 0 and flow_run.process is not None:
+            is_own = flow_run.process is not None and not _is_supervised(flow_run)
+            if min(heed, left) > 0 and is_own:  # else who is told gives it that time
                 return min(heed, left)
             if not has_others:
                 self._tell(flow_run, left)

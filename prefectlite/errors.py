@@ -174,11 +174,13 @@ class FlowRunNotRunningError(ConflictError):
     """A task may not start, because its flow run is no longer Running.
 
     Attributes:
+        flow_run_id: Which.
         current: The flow run's state, as the registry has it now.
     """
 
     def __init__(self, flow_run_id: str, *, current: State) -> None:
         super().__init__(f"flow run {flow_run_id} is {current.name}; no new task starts in it")
+        self.flow_run_id = flow_run_id
         self.current = current
 
 

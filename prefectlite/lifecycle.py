@@ -13,13 +13,13 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from prefectlite import logs
 from prefectlite.clock import duration_text
 from prefectlite.context import FlowRunContext, RunContext, TaskRunContext
 from prefectlite.drivers import Sleep, Steps, Wait
-from prefectlite.errors import StateConflictError, UsageError
+from prefectlite.errors import FlowRunNotRunningError, StateConflictError, UsageError
 from prefectlite.exits import hard_timeout_message
 from prefectlite.inputs import find_futures, may_hold_runs, resolve
 from prefectlite.interruptions import (
@@ -101,6 +101,8 @@ def attempts(
         state = yield from _attempt(context, noun, options.timeout_seconds, body())
         if not state.is_failed():
             return state
+        if _met_cancellation(state.data, context):
+            return interrupted_state(context, state.data)
         log_failure(context, state.data)
         if attempt > options.retries:
             return state
@@ -117,6 +119,15 @@ def attempts(
             yield Sleep(delay, context)
         take(context, Retrying())
     raise AssertionError("unreachable")
+
+
+def _met_cancellation(error: object, context: RunContext) -> TypeGuard[BaseException]:
+    """Return whether a flow learned that it is being cancelled from a task that could not start."""
+    if not isinstance(context, FlowRunContext) or not isinstance(error, FlowRunNotRunningError):
+        return False
+    is_own = error.flow_run_id == context.flow_run.id and error.current.is_cancelling()
+    context.is_cancelled = context.is_cancelled or is_own
+    return is_own
 
 
 def _attempt(

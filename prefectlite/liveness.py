@@ -19,7 +19,7 @@ from pathlib import Path
 
 from prefectlite.errors import SettingError, StateConflictError
 from prefectlite.forks import here
-from prefectlite.records import FlowRun, ProcessIdentity, Run
+from prefectlite.records import FlowRun, LogLine, ProcessIdentity, Run
 from prefectlite.registry import Registry
 from prefectlite.settings import PREFECTLITE_HOME, add_run_token
 from prefectlite.states import Cancelled, Crashed, State, StateType
@@ -28,6 +28,7 @@ from prefectlite.states import Cancelled, Crashed, State, StateType
 _START_TICKS = 22 - 3
 _STATE = 3 - 3
 
+_ERROR = 40
 _UNFINISHED = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED)
 
 
@@ -231,7 +232,16 @@ def record_dead(registry: Registry, flow_run: FlowRun, told: str | None = None) 
     kind = Cancelled if flow_run.state.is_cancelling() else Crashed
     end_orphans(registry, flow_run.id, told, kind=kind)
     with suppress(StateConflictError):  # it ended just before its process did, or another was first
-        registry.change_state(flow_run, kind(told))
+        state = registry.change_state(flow_run, kind(told)).state
+        log_end(registry, flow_run.id, state)
+
+
+def log_end(registry: Registry, flow_run_id: str, state: State) -> None:
+    """Say in the log of a run how it ended, where its own process could not."""
+    told = f"Finished in state {state}"
+    line = LogLine(flow_run_id, None, _ERROR, "prefectlite.flow_runs", told, state.timestamp)
+    registry.add_log_line(line)
+    registry.flush_logs()
 
 
 def end_orphans(

@@ -27,6 +27,7 @@ from prefectlite.liveness import (
     end_orphans,
     is_alive,
     is_reachable,
+    log_end,
     record_dead,
     start_ticks,
     tidy,
@@ -249,6 +250,7 @@ def _end(
         end_orphans(registry, flow_run.id, state.message or "", kind=kind)
         try:
             registry.change_state(flow_run, state)
+            log_end(registry, flow_run.id, state)
             break
         except StateConflictError:  # its cancellation was asked for just now, or it is recorded
             flow_run = registry.find_flow_run(flow_run.id)
@@ -274,7 +276,7 @@ def keep_output(registry: Registry, folder: RunFolder) -> int:
         if end == start:
             return start
         found = [
-            LogLine(folder.flow_run_id, None, _INFO, line.stream, line.text, line.at)
+            LogLine(folder.flow_run_id, None, _INFO, line.stream, _as_shown(line.text), line.at)
             for line in lines
         ]
         if registry.launches.add_output(
@@ -283,6 +285,11 @@ def keep_output(registry: Registry, folder: RunFolder) -> int:
             start = end
         else:  # another process was first
             start = registry.launches.output_bytes(folder.flow_run_id)
+
+
+def _as_shown(text: str) -> str:
+    """Return what a terminal would show in the end of a line that was drawn again and again."""
+    return text.rstrip("\r").rpartition("\r")[2]
 
 
 def _told(exit_: Exit, flow_run_id: str, stacks: str | None) -> list[LogLine]:

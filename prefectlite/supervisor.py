@@ -1,8 +1,8 @@
 """Own the processes of one run: start its engine, pass signals on, end what is left, say how it went.
 
-Run as a file, ``python -I -S supervisor.py RUN_FOLDER``, with all signals blocked until it listens. Not
-imported; stdlib alone, and little of it: a run waits for this to start. It never touches the registry,
-nor signals what is not proven to descend from it. One thread: PR_SET_PDEATHSIG ends with it (prctl(2)).
+Run as a file, ``python -I -S supervisor.py RUN_FOLDER``, with all signals blocked until it listens;
+stdlib alone, and little of it: a run waits for it. It never touches the registry, nor signals what is
+not proven to descend from it. One thread: PR_SET_PDEATHSIG ends with it (prctl(2)).
 
 In the run's folder it reads spec.json and, when told to stop, stop.json; the engine makes stack_ready
 once it writes its stacks on STACK_SIGNAL. It writes supervisor.json, output.jsonl (but what follows MARK
@@ -10,8 +10,7 @@ in a line of stderr; it is copied without that), timed_out before it ends a run 
 all processes are gone, settle.log; for life it holds a POSIX lock on supervisor.lock.
 """
 
-# pathlib, with what it imports, would take a third of the time that this needs to start.
-# ruff: noqa: PTH100, PTH102, PTH105, PTH106, PTH110, PTH113, PTH115, PTH120, PTH123, PTH208
+# ruff: noqa: PTH100, PTH102, PTH105, PTH106, PTH110, PTH113, PTH115, PTH120, PTH123, PTH208 - pathlib takes a third of the time that all else needs
 
 import ctypes
 import fcntl
@@ -363,8 +362,7 @@ class Supervisor:
         poller = select.poll()
         for descriptor, (event, _) in wanted.items():
             poller.register(descriptor, event)
-        seconds = min(max(0.0, until - time.monotonic()), 86_400.0)  # poll(2) takes 24 days at most
-        for descriptor, _ in poller.poll(seconds * 1000):
+        for descriptor, _ in poller.poll(min(max(0.0, until - time.monotonic()), 86_400.0) * 1000):
             wanted[descriptor][1]()
         self._tree.reap()
 
@@ -384,12 +382,13 @@ class Supervisor:
     def _hear(self) -> None:
         for number in os.read(self._wakeup, 4096):
             if number in (signal.SIGTERM, signal.SIGINT):
-                grace = self._grace_seconds
-                with suppress(OSError, ValueError, KeyError, TypeError):
-                    grace = float(json.loads(_read(f"{self._folder}/stop.json"))["grace_seconds"])
-                self._kill_at = min(self._kill_at, time.monotonic() + grace)
+                grace, heed, now = self._grace_seconds, 0.0, time.monotonic()
+                with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                    stop = json.loads(_read(f"{self._folder}/stop.json"))
+                    grace, heed = float(stop["grace_seconds"]), float(stop.get("heed_seconds", 0))
+                self._kill_at = min(self._kill_at, now + grace)
                 if self._reason == "ended" and self._tree.status is None:
-                    self._reason, self._terminate_at = "terminated", 0.0
+                    self._terminate_at = min(self._terminate_at, now + heed)
             elif number in (signal.SIGUSR1, signal.SIGUSR2):
                 self._tree.tell_engine(number)
 
@@ -407,9 +406,10 @@ class Supervisor:
             self._kill_at = min(self._kill_at, begin_at + self._grace_seconds)
         if now >= self._terminate_at:
             self._terminate_at = _NEVER
+            self._reason = "terminated" if self._reason == "ended" else self._reason
             self._tree.tell_engine(signal.SIGTERM, signal.SIGCONT)
         if now >= self._kill_at:
-            self._reason = "killed" if self._reason == "terminated" else self._reason
+            self._reason = "timed_out" if self._reason == "timed_out" else "killed"
             self._kill()
 
     def _sweep(self) -> None:

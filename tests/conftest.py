@@ -5,6 +5,7 @@ import select
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from prefectlite.settings import PREFECTLITE_REGISTRY
 _OURS = ("PREFECTLITE_", "_PREFECTLITE_", "PREFECT_")
 #: How long a test waits for another process before it gives up on it.
 DEADLINE_SECONDS = 60
+#: How long it waits for a condition: less than what bounds the lives of the processes it is about,
+#: or the end of one would always come.
+_UNTIL_SECONDS = 40
 _SOURCES = str(Path(prefectlite.__file__).parents[1])
 # What changes how Python writes would hide a fault in how we do, or be one that is not ours.
 _PYTHON = ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8")
@@ -165,3 +169,50 @@ def _end(started):
     for one in started:
         if any(pipe and not pipe.closed for pipe in (one.process.stdout, one.process.stderr)):
             one.kill()
+
+
+@pytest.fixture
+def until():
+    """Wait until a condition holds, and return what it gave; ``told`` says more if it never does."""
+
+    def wait(condition, what="", *, told=lambda: "", seconds=_UNTIL_SECONDS):
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"not in time: {what} {told()}"
+            time.sleep(0.005)
+        return value
+
+    return wait
+
+
+@pytest.fixture
+def with_token():
+    """Return the PIDs of the other processes that have a text in their environment."""
+
+    def find(token):
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:  # a zombie has no environment
+                    if token.encode() in (entry / "environ").read_bytes():
+                        found.append(int(entry.name))
+                except OSError:  # it has ended, or nobody may look
+                    continue
+        return found
+
+    return find
+
+
+@pytest.fixture
+def without_cgroups():
+    """What starts a command that finds no control groups; nothing, where that is not allowed.
+
+    Only root needs it, and may do it: for others there are none to write to.
+    """
+    script = 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
+    prefix = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"]
+    try:
+        done = subprocess.run([*prefix, "true"], check=False, capture_output=True, timeout=20)
+    except FileNotFoundError:
+        return []
+    return prefix if done.returncode == 0 else []

@@ -389,3 +389,22 @@ def test_a_child_that_does_not_heed_a_cancelled_flow_is_killed(registry, begun):
     assert marked(run.process.token) == []
     program.tell()
     program.end()
+
+
+def test_a_command_that_is_killed_while_it_waits_is_outlived_by_the_cancellation(registry, begun):
+    program, run = begun(STUBBORN.format(begin="pass"))
+    command = [sys.executable, "-m", "prefectlite", "flow-run", "cancel", run.id]
+    asked = subprocess.Popen(
+        [*command, "--wait", "--grace", "3"],
+        env={**os.environ, "PYTHONPATH": SOURCES},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not psutil.Process(asked.pid).children() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    asked.kill()
+    asked.wait()
+    assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    while not registry.find_flow_run(run.id).state.is_final() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert registry.find_flow_run(run.id).state.name == "Cancelled"

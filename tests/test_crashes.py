@@ -170,7 +170,7 @@ def test_no_task_starts_in_a_flow_that_is_being_cancelled(registry, way):
             use(1)
         raise caught.value
 
-    with pytest.raises(FlowRunNotRunningError):
+    with pytest.raises(CancelledRun, match="as it was asked to"):
         calls()
     assert started == []
     assert flow_state(registry).name == "Cancelled"

@@ -26,7 +26,7 @@ from prefectlite.parameter_options import (
     parameters_of,
     stdout_to_stderr,
 )
-from prefectlite.records import FlowRun
+from prefectlite.records import FlowRun, masked
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
@@ -229,7 +229,7 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
     if as_json:
         console.out_json(deployment.dict())
         return
-    infrastructure = {**deployment.infrastructure}
+    infrastructure = masked(deployment.infrastructure) or {}
     type_ = str(infrastructure.pop("type", ""))
     console.out_fields(
         {
@@ -314,7 +314,13 @@ def run(
         from prefectlite.waiting import wait_for_flow_run
 
         console.flush()
-        flow_run = wait_for_flow_run(registry, flow_run.id)
+        try:
+            flow_run = wait_for_flow_run(registry, flow_run.id)
+        except KeyboardInterrupt:
+            console.note(
+                f"the run goes on; end it with: prefectlite flow-run cancel {flow_run.id[:8]}"
+            )
+            raise
     if as_json:
         console.out_json(flow_run.dict())
     if not watch:

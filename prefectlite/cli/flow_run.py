@@ -1,4 +1,4 @@
-"""See flow runs, read their logs, and delete them.
+"""See flow runs, read their logs, wait for them, cancel and delete them.
 
 ``prefectlite flow-run``. What reads the registry writes to it only to record which processes died.
 """
@@ -146,7 +146,8 @@ def logs(
 ) -> None:
     """Print the log lines of a flow run and its task runs.
 
-    The oldest comes first.
+    They come in the order in which they reached the record, which for the output of child processes
+    is a little later than they were written.
 
     Examples:
         prefectlite flow-run logs gigantic-cockatoo --level warning
@@ -231,7 +232,7 @@ def wait(
 
     Examples:
         prefectlite flow-run wait gigantic-cockatoo && echo done
-        prefectlite flow-run wait 3f2a9c1e --for paused --timeout 60
+        prefectlite flow-run wait 3f2a9c1e --for running --timeout 60
     """
     registry = settled_registry()
     asked = [registry.find_flow_run(reference).id for reference in ids]
@@ -317,6 +318,8 @@ def cancel(
     if dry_run:
         console.out_json([run.dict() for run in chosen]) if as_json else _print_table(chosen)
         return 0
+    if not chosen:
+        console.note("there is nothing to cancel")
     orders = Orders(registry, grace_seconds=grace, is_forced=force)
     ended = orders.carry_out(chosen, wait=wait)
     if as_json:

@@ -69,7 +69,7 @@ class Infrastructure(ABC):
         Args:
             infrastructure_pid: The identifier that ``run`` gave.
             grace_seconds: What the run gets to end by itself.
-            supervisor: As it is on the run's record, where one is.
+            supervisor: As it is on the run's record, where one is and the run is Cancelling.
 
         Raises:
             InfrastructureNotFound: Nothing of it is there any more.

@@ -45,6 +45,8 @@ DEFAULT_GRACE_SECONDS = 30.0
 # A supervisor takes some 40 ms to say who it is; on a machine that swaps, a hundred times that.
 _START_SECONDS = 30.0
 _LOOK_SECONDS = 0.002
+# A run that is Cancelling on record ends without a signal; it gets one where it has not by then.
+_HEED_SECONDS = 1.0
 _SUPERVISOR = Path(__file__).parents[1] / "supervisor.py"
 
 
@@ -159,9 +161,12 @@ class Process(Infrastructure):
                 f"{infrastructure_pid} is a process on another host",
                 hint=f"an agent on {hostname or 'that host'} ends it, or who cancels it there",
             )
+        # Who knows it from the record has also asked for the run's end there, which the run sees itself.
+        heed_seconds = 0.0 if supervisor is None else _HEED_SECONDS
         supervisor = supervisor or _found(infrastructure_pid, number)
         with suppress(OSError):  # its folder is not there for us: it has a grace period of its own
-            RunFolder.of(supervisor).write("stop.json", {"grace_seconds": grace_seconds})
+            stop = {"grace_seconds": grace_seconds, "heed_seconds": heed_seconds}
+            RunFolder.of(supervisor).write("stop.json", stop)
         # SIGCONT, because a stopped process handles no signal.
         if not send(supervisor, signal.SIGTERM, signal.SIGCONT):
             raise InfrastructureNotFound(f"{infrastructure_pid} is not there any more")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,15 +60,6 @@ def stubborn():
 """
 
 
-def until(condition, what="", *, told=lambda: "", seconds=DEADLINE_SECONDS):
-    """Wait until this holds, and return what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what} {told()}"
-        time.sleep(0.01)
-    return value
-
-
 class StartedAgent:
     """An agent in a process of its own."""
 
@@ -89,7 +81,7 @@ class StartedAgent:
 
     def says(self, text):
         """Wait until it has said this."""
-        until(lambda: text in self.text(), f"{text!r} in", told=self.text)
+        self.until(lambda: text in self.text(), f"{text!r} in", told=self.text)
         return self
 
     def ends(self, exit_code=0, *, by=None):
@@ -103,16 +95,19 @@ class StartedAgent:
 class Site:
     """A folder with flows, a registry, and the agents that serve it."""
 
-    def __init__(self, folder, home, registry):
+    def __init__(self, folder, home, registry, until, with_token):
         self.folder, self.home, self.registry = folder, home, registry
+        self.until, self.with_token = partial(until, seconds=DEADLINE_SECONDS), with_token
         self.tables = registry.deployments
         self.agents = []
 
     def agent(self, *words, prefix=(), **environment):
         """Start an agent, with these options."""
         number = len(self.agents)
-        self.agents.append(StartedAgent(words, number, self.folder, environment, prefix))
-        return self.agents[-1]
+        agent = StartedAgent(words, number, self.folder, environment, prefix)
+        agent.until = self.until
+        self.agents.append(agent)
+        return agent
 
     def agent_once(self, *words, exit_code=0, **environment):
         """Let an agent do one round; return what it said."""
@@ -171,13 +166,17 @@ class Site:
     def until_state(self, name, *flow_runs):
         """Wait until runs are in this state, and return the last as it then is."""
         for flow_run in flow_runs:
-            until(lambda run=flow_run: self.state(run) == name, name, told=self._told(flow_run))
+            self.until(
+                lambda run=flow_run: self.state(run) == name, name, told=self._told(flow_run)
+            )
         return self.find(flow_runs[-1])
 
     def until_final(self, *flow_runs):
         """Wait until runs have ended, and return them."""
         for flow_run in flow_runs:
-            until(lambda run=flow_run: self.find(run).state.is_final(), told=self._told(flow_run))
+            self.until(
+                lambda run=flow_run: self.find(run).state.is_final(), told=self._told(flow_run)
+            )
         return [self.find(flow_run) for flow_run in flow_runs]
 
     def _told(self, flow_run):
@@ -195,7 +194,9 @@ class Site:
     def until_begun(self, *flow_runs):
         """Wait until the flows of these runs have begun."""
         for flow_run in flow_runs:
-            until(lambda run=flow_run: run.id in self.begun(), "begin", told=self._told(flow_run))
+            self.until(
+                lambda run=flow_run: run.id in self.begun(), "begin", told=self._told(flow_run)
+            )
 
     def go(self):
         """Let the runs of ``wait`` end."""
@@ -212,21 +213,11 @@ class Site:
 
     def left(self):
         """Return the processes of this site that live: each has its home in the environment."""
-        mark = f"PREFECTLITE_HOME={self.home}\0".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    environment = (entry / "environ").read_bytes()
-                except OSError:  # it has ended, or nobody may look
-                    continue
-                if mark in environment + b"\0":  # a zombie's is empty
-                    found.append(int(entry.name))
-        return found
+        return self.with_token(f"PREFECTLITE_HOME={self.home}\0")
 
     def until_empty(self):
         """Wait until no process of this site lives."""
-        until(lambda: not self.left(), "nothing left")
+        self.until(lambda: not self.left(), "nothing left")
 
     def close(self):
         """End all that is left; the home is this test's alone, so they are its own."""
@@ -243,12 +234,12 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path, home, registry):
+def site(tmp_path, home, registry, until, with_token):
     """A folder with flows and an empty registry; what was started is gone when the test ends."""
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "work.py").write_text(FLOWS, encoding="utf-8")
-    site = Site(folder, home, registry)
-    site.until, site.sources = until, SOURCES
+    site = Site(folder, home, registry, until, with_token)
+    site.sources = SOURCES
     yield site
     site.close()

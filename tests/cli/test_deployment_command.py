@@ -273,6 +273,15 @@ def test_inspect_shows_all_by_every_reference(run, deployed):
     assert set(found) == _KEYS
 
 
+def test_the_values_of_an_environment_are_shown_nowhere(run, deployed):
+    deployed("nightly", "--override", "env.PASSWORD=hunter2")
+    commands = ("deployment inspect nightly", "deployment run nightly", "flow-run ls")
+    for command in (*commands, "flow-run inspect " + run("deployment run nightly").stdout.strip()):
+        for option in ("", " --json"):
+            shown = run(command + option)
+            assert "hunter2" not in shown.stdout + shown.stderr
+
+
 @pytest.mark.parametrize("command", ["inspect", "run", "delete"])
 def test_what_is_not_there_exits_3_and_what_is_ambiguous_4(run, deployed, command):
     ended = run(f"deployment {command} nothing")

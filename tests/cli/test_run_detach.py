@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,20 +104,11 @@ def wait(start):
     return wait_for
 
 
-def until(condition, what):
-    """Wait until this holds, and return what it gave."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
-    return value
-
-
 def messages(registry, id_):
     return [line.message for line in registry.read_logs(id_)]
 
 
-def test_it_prints_the_id_and_returns_while_the_run_goes_on(start, wait, registry, folder):
+def test_it_prints_the_id_and_returns_while_the_run_goes_on(start, wait, registry, folder, until):
     done = start("run", "many_flows.py:waits", "--detach", text=True)
     assert done.returncode == 0
     (flow_run,) = registry.list_flow_runs()
@@ -130,7 +120,7 @@ def test_it_prints_the_id_and_returns_while_the_run_goes_on(start, wait, registr
     assert wait(flow_run.id)[0] == 0
 
 
-def test_with_json_it_prints_the_run_as_it_begins(detach, wait, registry):
+def test_with_json_it_prints_the_run_as_it_begins(detach, wait, registry, until):
     flow_run = detach(
         "many_flows.py:works", "-p", "number=7", "--name", "my run", "--tag", "b", "--tag", "a"
     )
@@ -205,8 +195,8 @@ def read_until(descriptor, text):
 
 
 @pytest.fixture
-def login(folder):
-    """Detach a run in a shell on a terminal; return the shell, and a descriptor of the terminal."""
+def login(folder, until):
+    """Let a run begin, detached in a shell on a terminal; return the shell, and the terminal."""
     ours, theirs = pty.openpty()
     command = f"{sys.executable} -m prefectlite run many_flows.py:waits --detach"
     shell = subprocess.Popen(
@@ -217,6 +207,7 @@ def login(folder):
     os.close(theirs)
     with os.fdopen(ours, "r+b", buffering=0) as terminal:
         read_until(ours, b"(left with 0)")
+        until((folder / "began").exists, "its beginning")
         yield shell, terminal
     shell.kill()
     shell.wait()
@@ -232,7 +223,6 @@ def login(folder):
 )
 def test_it_outlives_its_terminal(login, end, codes, wait, registry, folder):
     shell, terminal = login
-    until((folder / "began").exists, "its beginning")
     end(terminal)
     assert shell.wait(DEADLINE_SECONDS) in codes
     (flow_run,) = registry.list_flow_runs()
@@ -286,7 +276,7 @@ def test_a_flow_that_hangs_past_its_own_timeout_is_timed_out_and_its_log_says_wh
     assert "in hangs" in stacks
 
 
-def test_a_detached_run_is_cancelled_as_any_other(detach, start, wait, folder):
+def test_a_detached_run_is_cancelled_as_any_other(detach, start, wait, folder, until):
     flow_run = detach("many_flows.py:waits")
     until((folder / "began").exists, "its beginning")
     done = start("flow-run", "cancel", flow_run["id"][:8], "--wait")

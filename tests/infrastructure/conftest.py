@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from prefectlite.run_folders import run_folders
 from prefectlite.states import Pending
 
 SOURCES = str(Path(prefectlite.__file__).parents[1])
-DEADLINE_SECONDS = 40
 #: What every flow here begins with; the alarm bounds its life.
 PRELUDE = """
 import json, os, signal, subprocess, sys, time
@@ -42,35 +40,12 @@ def runs():
 """
 
 
-def until(condition, what):
-    """Wait until this holds, and return what it gave."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
-    return value
-
-
-def with_token(token):
-    """Return the PIDs of the processes that have this token in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and token.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended, or nobody may look
-            continue
-    return found
-
-
 class Launches:
     """Launches flows, each in a file of its own, as an agent would."""
 
-    until = staticmethod(until)
-    with_token = staticmethod(with_token)
-
-    def __init__(self, registry, folder):
+    def __init__(self, registry, folder, until, with_token):
         self.registry, self.folder = registry, folder
+        self.until, self.with_token = until, with_token
         self.tokens = set()
 
     def add(self, body="pass", **infrastructure):
@@ -104,7 +79,7 @@ class Launches:
     def told(self, run, name="told"):
         """Wait for what the flow tells, and return it."""
         path = self.path(run, name)
-        until(path.exists, f"{name} by {self.find(run)}")
+        self.until(path.exists, f"{name} by {self.find(run)}")
         return json.loads(path.read_text())
 
     def tell(self, run, name="go"):
@@ -117,11 +92,11 @@ class Launches:
 
     def ended(self, run):
         """Wait until nothing of a run is left, and return it as its supervisor had it recorded."""
-        until(lambda: not [*run_folders(run.id)], f"the end of {self.find(run)}")
+        self.until(lambda: not [*run_folders(run.id)], f"the end of {self.find(run)}")
         ended = self.find(run)
         if ended.supervisor is not None:
             pid = ended.supervisor.pid
-            until(lambda: start_ticks(pid) is None, "the supervisor's end")
+            self.until(lambda: start_ticks(pid) is None, "the supervisor's end")
         return ended
 
     def messages(self, run):
@@ -135,11 +110,11 @@ class Launches:
 
 
 @pytest.fixture
-def launches(registry, tmp_path, monkeypatch):
+def launches(registry, tmp_path, monkeypatch, until, with_token):
     """Launch runs; at the end of the test nothing of them is left."""
     monkeypatch.setenv("PYTHONPATH", SOURCES)
     monkeypatch.setenv("PYTHONWARNINGS", "error")
-    several = Launches(registry, tmp_path / "code")
+    several = Launches(registry, tmp_path / "code", until, with_token)
     yield several
     tokens = several.tokens | {folder.token() for folder in run_folders()}
     for token in filter(None, tokens):  # a token is one launch's alone

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -49,28 +48,6 @@ def stay():
 """
 
 
-def until(condition, what):
-    """Wait until this holds, and return what it gave."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
-    return value
-
-
-def having(text):
-    """Return the PIDs of the live processes that have this text in their environment."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:  # a zombie has no environment
-                if text.encode() in (entry / "environ").read_bytes():
-                    found.add(int(entry.name))
-            except OSError:  # it has ended, or nobody may look
-                pass
-    return found
-
-
 def stat(pid):
     """Return a process's state letter and start time; None where there is no such process."""
     try:
@@ -93,7 +70,7 @@ class Launched:
 
     def has(self, name="ready"):
         """Wait until the flow has told of this."""
-        until((self.folder / name).exists, f"{name}, of {self.run.state}")
+        self.until((self.folder / name).exists, f"{name}, of {self.run.state}")
         return self
 
     def tell(self, name):
@@ -111,17 +88,17 @@ class Launched:
     def left(self, *, but_supervisor=False):
         """Return the PIDs of what is left of the run."""
         supervisor = self.run.supervisor
-        found = self.tree() | having(supervisor.token)
+        found = self.tree() | {*self.with_token(supervisor.token)}
         return found - {supervisor.pid} if but_supervisor else found
 
     def ended(self):
         """Wait for a final state; return it, and what of the run was left when it was first seen."""
-        state = until(lambda: self.run.state.is_final() and self.run.state, "a final state")
+        state = self.until(lambda: self.run.state.is_final() and self.run.state, "a final state")
         return state, self.left(but_supervisor=True)
 
     def gone(self):
         """Wait until nothing is left of the run, and return it."""
-        until(lambda: not self.left(), f"{self.run.state}, and nothing left")
+        self.until(lambda: not self.left(), f"{self.run.state}, and nothing left")
         return self.run
 
     def is_cancelling(self):
@@ -142,7 +119,7 @@ class Launched:
         with (self.folder / "home" / "registry.lock").open("rb") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             self.kill(identity, signal.SIGSTOP)
-            until(lambda: stat(identity.pid)[0] == "T", "a stopped process")
+            self.until(lambda: stat(identity.pid)[0] == "T", "a stopped process")
 
 
 def write(folder, code):
@@ -159,17 +136,20 @@ def is_same(pid, ticks):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(tmp_path, monkeypatch, home):
+def _nothing_is_left(tmp_path, monkeypatch, home, until, with_token):
     """Let what is launched find the package; at the end of the test, end what is left of it."""
     monkeypatch.setenv("PYTHONPATH", SOURCES)
+    Launched.until, Launched.with_token = staticmethod(until), staticmethod(with_token)
     yield
-    while found := having(str(home)):  # a folder is one test's alone
+    while found := {*with_token(str(home))}:  # a folder is one test's alone
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        until(lambda pids=found: not pids & having(str(home)), "the end of what was killed")
+        until(
+            lambda pids=found: pids.isdisjoint(with_token(str(home))), "the end of what was killed"
+        )
     for pid in Launched(None, "", tmp_path).tree():  # what had dropped its environment
         os.kill(pid, signal.SIGKILL)
     for folder in run_folders():
@@ -200,7 +180,7 @@ class Command:
 
 
 @pytest.fixture
-def command():
+def command(until):
     """Start a command; keyword arguments are subprocess.Popen's."""
     commands = []
 
@@ -214,21 +194,6 @@ def command():
         if one.process.returncode is None:
             one.process.kill()
             one.process.communicate(timeout=DEADLINE_SECONDS)
-
-
-@pytest.fixture
-def without_cgroups():
-    """What starts a command, whose supervisors find no control groups; nothing, where that is not allowed.
-
-    Only root needs it, and may do it: for others there are none to write to.
-    """
-    script = 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
-    prefix = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"]
-    try:
-        done = subprocess.run([*prefix, "true"], check=False, capture_output=True, timeout=20)
-    except FileNotFoundError:
-        return []
-    return prefix if done.returncode == 0 else []
 
 
 @pytest.fixture

@@ -194,6 +194,19 @@ def test_what_ctrl_c_leaves_another_command_finishes_at_the_same_time(launched, 
     assert run.gone().state.message == "Killed: it did not end within 1.5s."
 
 
+def test_a_command_that_is_killed_while_it_waits_leaves_the_rest_to_the_supervisor(
+    launched, command
+):
+    run = launched(STUBBORN).has()
+    asked = command("flow-run", "cancel", run.id, "--wait", "--grace", "1.5")
+    run.has("told")
+    asked.process.kill()
+    asked.end(-signal.SIGKILL)
+    state, left = run.ended()
+    assert (state.name, left) == ("Cancelled", set())
+    assert state.message == "Killed: it did not end within 1.5s."
+
+
 def test_a_command_that_does_not_wait_is_outlived_by_the_cancellation(launched, command):
     run = launched(STUBBORN).has()
     ours, theirs = pty.openpty()

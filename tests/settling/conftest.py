@@ -4,8 +4,8 @@ import json
 import os
 import signal
 import textwrap
-import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,27 +57,6 @@ def runs():
 """
 
 
-def until(condition, what):
-    """Wait until this holds, and return what it gave."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
-    return value
-
-
-def with_token(token):
-    """Return the PIDs of the processes that have this token in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and token.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended, or nobody may look
-            continue
-    return found
-
-
 # Of this process, what tells a dead one from none.
 OWN = ("pid", "hostname", "boot_id", "pid_namespace")
 #: How a run ended that was killed.
@@ -96,10 +75,10 @@ class Runs:
     """Launches flows in the folder of a test, and sees what becomes of them."""
 
     nothing = NOTHING
-    until, with_token = staticmethod(until), staticmethod(with_token)
 
-    def __init__(self, registry, folder):
+    def __init__(self, registry, folder, until, with_token):
         self.registry, self.folder = registry, folder
+        self.until, self.with_token = partial(until, seconds=DEADLINE_SECONDS), with_token
         self.tokens = set()
 
     def add(self, body="pass", state=None, **fields):
@@ -123,7 +102,7 @@ class Runs:
         """Launch a flow, and return its run once that has begun."""
         run = launch(self.registry, self.add(body, infrastructure=infrastructure))
         self.tokens.add(run.supervisor.token)
-        until(lambda: self.find(run).process, f"its beginning: {self.find(run)}")
+        self.until(lambda: self.find(run).process, f"its beginning: {self.find(run)}")
         return self.find(run)
 
     def folder_of(self, run, exit_=None, *, lines=0, token="dead" * 8):
@@ -145,7 +124,7 @@ class Runs:
 
     def told(self):
         """Wait for the PIDs that the flow tells, and return them."""
-        until((self.folder / "told").exists, f"told: {self.registry.list_flow_runs()}")
+        self.until((self.folder / "told").exists, f"told: {self.registry.list_flow_runs()}")
         return json.loads((self.folder / "told").read_text())
 
     def go_on(self):
@@ -170,25 +149,28 @@ class Runs:
 
     def await_end(self, *pids):
         """Wait until no process of these runs."""
-        until(lambda: self.are_gone(*pids), f"the end of {pids}")
+        self.until(lambda: self.are_gone(*pids), f"the end of {pids}")
 
     def await_removal(self):
         """Wait until no folder of a launch is left."""
-        until(lambda: not [*run_folders()], f"its end: {self.registry.list_flow_runs()}")
+        self.until(lambda: not [*run_folders()], f"its end: {self.registry.list_flow_runs()}")
 
     def messages(self, run):
-        """What the run's log says."""
-        return [line.message for line in self.registry.read_logs(run.id)]
+        """What the run's log says, but for how it ended, which it says once at most."""
+        told = [line.message for line in self.registry.read_logs(run.id)]
+        ending = [text for text in told if text.startswith("Finished in state")]
+        assert len(ending) <= 1
+        return [text for text in told if text not in ending]
 
 
 @pytest.fixture
-def runs(registry, tmp_path, monkeypatch):
+def runs(registry, tmp_path, monkeypatch, until, with_token):
     """Launch runs; at the end of the test nothing of them is left."""
     monkeypatch.setenv("PYTHONPATH", SOURCES)
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     folder = tmp_path / "code"
     folder.mkdir()
-    yield (several := Runs(registry, folder))
+    yield (several := Runs(registry, folder, until, with_token))
     tokens = several.tokens | {folder.token() for folder in run_folders()}
     for token in filter(None, tokens):  # a token is one launch's alone
         for pid in with_token(token):

@@ -318,3 +318,11 @@ def test_a_run_that_ended_by_itself_keeps_its_state(runs):
     assert runs.find(run) == ended
     assert runs.messages(run) == ["line 0"]
     assert not folder.path.exists()
+
+
+def test_of_a_line_that_was_drawn_again_and_again_the_log_has_what_was_seen_last(runs):
+    folder, run = runs.folder_of(runs.add(), {})
+    bar = {"at": 1, "stream": "stderr", "text": "\r 10%\r 50%\r100% done\r"}
+    (folder.path / "output.jsonl").write_text(json.dumps(bar) + "\n")
+    runs.settle()
+    assert runs.messages(run) == ["100% done"]

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from pathlib import Path
 
@@ -49,28 +48,6 @@ here()
 """
 
 
-def until(condition, what):
-    """Wait until this holds, and return what it gave."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.005)
-    return value
-
-
-def with_token(token):
-    """Return the PIDs of the processes that have this token in their environment."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if token.encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:  # it has ended, or nobody may look
-                pass
-    return found
-
-
 class Run:
     """A run with a supervisor of its own."""
 
@@ -99,7 +76,7 @@ class Run:
 
     def has(self, name):
         """Wait until the run has made this file."""
-        until((self.folder / name).exists, f"{name} in {list(self.folder.iterdir())}")
+        self.until((self.folder / name).exists, f"{name} in {list(self.folder.iterdir())}")
         return self
 
     def tell(self, name):
@@ -130,7 +107,7 @@ class Run:
         path = self.folder / "supervisor.json"
         cgroup = json.loads(path.read_text(encoding="utf-8"))["cgroup"] if path.exists() else None
         if cgroup and Path(cgroup).exists():
-            until(lambda: not (Path(cgroup) / "cgroup.procs").read_text(), "an empty cgroup")
+            self.until(lambda: not (Path(cgroup) / "cgroup.procs").read_text(), "an empty cgroup")
             Path(cgroup).rmdir()
 
     def pids(self):
@@ -140,7 +117,7 @@ class Run:
     def left(self):
         """Return what is left of the run."""
         alive = {pid for pid in self.pids() if Path(f"/proc/{pid}").exists()}
-        return alive | set(with_token(self.token))
+        return alive | set(self.with_token(self.token))
 
     def lines(self):
         """Return the output, as (stream, text)."""
@@ -149,36 +126,19 @@ class Run:
 
 
 @pytest.fixture
-def without_cgroups():
-    """What starts a supervisor that finds no control groups; nothing, where that is not allowed.
-
-    Only root needs it, and may do it: for others there are none to write to.
-    """
-    script = 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"'
-    prefix = ["unshare", "--mount", "/bin/sh", "-c", script, "sh"]
-    try:
-        done = subprocess.run([*prefix, "true"], check=False, capture_output=True, timeout=20)
-    except FileNotFoundError:
-        return []
-    return prefix if done.returncode == 0 else []
-
-
-@pytest.fixture
-def supervise(tmp_path):
+def supervise(tmp_path, until, with_token):
     """Start a run under a supervisor; at the end of the test nothing of it is left."""
     runs = []
 
     def start(program="", options=None, **spec):
-        runs.append(Run(tmp_path / f"run-{len(runs)}", program, spec, options or {}))
-        return runs[-1]
+        run = Run(tmp_path / f"run-{len(runs)}", program, spec, options or {})
+        run.until, run.with_token = until, with_token
+        runs.append(run)
+        return run
 
     # What a test needs besides.
-    start.program, start.prelude, start.until, start.with_token = (
-        SUPERVISOR,
-        PRELUDE,
-        until,
-        with_token,
-    )
+    start.program, start.prelude = SUPERVISOR, PRELUDE
+    start.until, start.with_token = until, with_token
     yield start
     for run in runs:
         if run.process.returncode is None:
