@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from prefectlite import console
-from prefectlite.errors import InfrastructureError, InfrastructureNotAvailable, PrefectLiteError
+from prefectlite.errors import InfrastructureError, PrefectLiteError
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 
@@ -42,7 +42,7 @@ class Orders:
             wait: Return when they have ended; else leave those that take longer to a process in the
                 background.
         """
-        from prefectlite.cancellation import request_cancellation, wake
+        from prefectlite.cancellation import Enforcement, request_cancellation, wake
 
         asked = self._each(
             flow_runs,
@@ -56,7 +56,9 @@ class Orders:
                 self._tell(run)
         if not self._is_forced:
             for run in begun:
-                with suppress(InfrastructureNotAvailable):  # told when it is enforced
+                with suppress(PrefectLiteError):  # told when it is enforced
+                    # First, so that a supervisor sees to it from here on, whatever becomes of us.
+                    Enforcement(self._registry, run.id).advance()
                     wake(run)
         done = self._each(begun, self._enforce if wait or self._is_forced else self._leave)
         now = {run.id: run for run in done}
@@ -97,9 +99,6 @@ class Orders:
         """Give a run a moment to end, and leave it to another process if it does not."""
         if flow_run.process is None and flow_run.launcher is None:  # there is nothing to wait for
             return self._enforce(flow_run)
-        from prefectlite.cancellation import Enforcement
-
-        Enforcement(self._registry, flow_run.id).advance()  # its supervisor knows then
         flow_run = self._wait_a_moment(flow_run)
         if not flow_run.state.is_final():
             self._hand_over(flow_run)

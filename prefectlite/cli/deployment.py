@@ -311,8 +311,15 @@ def run(
     if not as_json:
         console.out(flow_run.id)
     if watch:
+        from prefectlite.liveness import is_alive
         from prefectlite.waiting import wait_for_flow_run
 
+        agents = registry.deployments.list_agents()
+        queue = deployment.work_queue
+        if not any(queue in agent.work_queues and is_alive(agent.process) for agent in agents):
+            console.note(
+                f"no agent is going that takes runs from {queue!r}, but cron may start one"
+            )
         console.flush()
         try:
             flow_run = wait_for_flow_run(registry, flow_run.id)
