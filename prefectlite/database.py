@@ -94,6 +94,7 @@ class Database:
         self._process = 0
         self._lock = threading.Lock()
         self._commits = self._opened = 0
+        self._seen: tuple[int, int] | None = None
         _check_filesystem(path)
         with self._lock:
             self._connected()
@@ -117,9 +118,12 @@ class Database:
                 connection = self._connected()
                 if self._identity is not None:
                     self._check_identity()
-                self._version(connection)
                 ((number,),) = connection.execute("PRAGMA data_version").fetchall()
-                return self._opened, number  # each connection has a count of its own
+                seen = self._opened, number  # each connection has a count of its own
+                if seen != self._seen:
+                    self._version(connection)
+                    self._seen = seen
+                return seen
         except (sqlite3.Error, OSError) as error:
             raise translated(self.path, error) from error
 

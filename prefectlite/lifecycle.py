@@ -155,16 +155,21 @@ def _attempt(
 
 
 def _guarded(context: RunContext, deadline: Deadline | None, body: Steps[State]) -> Steps[State]:
-    """Yield the steps of an attempt; one that hangs past its deadline ends with its process."""
-    supervisor = _supervisor(context)
+    """Return the steps of an attempt, such that one which hangs past its deadline is ended."""
+    supervisor = _supervisor(context) if deadline is not None else None
     if supervisor is None or deadline is None or not isinstance(context, FlowRunContext):
-        return (yield from body)
+        return body
     from prefectlite.hangs import (
-        ended_if_it_hangs,  # nobody waits for what a supervisor has started
-    )
+        ended_if_it_hangs,
+    )  # nobody waits for what a supervisor has started
 
-    with ended_if_it_hangs(context.flow_run, supervisor, deadline):
-        return (yield from body)
+    flow_run = context.flow_run
+
+    def steps() -> Steps[State]:
+        with ended_if_it_hangs(flow_run, supervisor, deadline):
+            return (yield from body)
+
+    return steps()
 
 
 def _supervisor(context: RunContext) -> ProcessIdentity | None:
@@ -193,7 +198,7 @@ def finish(context: RunContext, state: State) -> State:
     That is another one where the run was being cancelled, or someone else had ended it. A run that
     is Cancelling stays so where others of its processes are left for its supervisor to end.
     """
-    is_cancelling = is_cancelled(context)
+    is_cancelling = state.is_cancelled() and is_cancelled(context)
     while True:
         if is_cancelling and state.is_cancelled() and _leaves_others(context):
             logs.record(context, logging.INFO, "It has ended; what it has started is ended now")

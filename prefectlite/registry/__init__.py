@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from prefectlite.deployment_records import Agent, Deployment, WorkQueue
 
 # To look takes SQLite 3 microseconds, and the process that wakes up for it a hundred: a thousandth.
-_LOOK_SECONDS = 0.15
+_LOOK_SECONDS = 0.2
 #: How many runs a listing gives where the caller names no number.
 DEFAULT_LIMIT = 200
 
