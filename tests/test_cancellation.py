@@ -50,8 +50,10 @@ STUBBORN = """
 import os, signal, subprocess, sys, time
 from prefectlite import flow
 
-def endure():
+def endure(word=None):
     try:
+        if word:
+            print(word, flush=True)
         while True:
             try:
                 time.sleep(60)
@@ -63,8 +65,7 @@ def endure():
 @flow
 def runs():
     {begin}
-    print("ready", flush=True)
-    endure()
+    endure("ready")
 
 runs()
 """
