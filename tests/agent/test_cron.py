@@ -76,16 +76,16 @@ def test_of_ticks_that_overlap_each_run_is_begun_once_and_outlives_them(site, cr
     assert not any(line.startswith(("LANG=", "LC_", "TERM=", "LOGNAME=x")) for line in bare)
     assert bare[-2] == "not a tty"
     assert bare[-1].startswith("pipe:")
+    told = [(site.folder / f"told-{number}").read_text(encoding="utf-8") for number in (1, 2)]
+    codes = "".join((site.folder / f"code-{number}").read_text() for number in (1, 2))
+    assert set(codes.split()) == {"0"}, told
+    launched = [line for text in told for line in text.splitlines() if "Launched" in line]
+    assert len(launched) == 7, told
+    assert "Launched flow run 'grüße'" in "".join(told)
     site.until_state("Completed", *notes)
     site.until_begun(run)
     # The jobs are over, and cron waits for nothing of theirs; the run goes on.
     site.until(lambda: not descendants(crond) or when != "@reboot", "the end of cron's jobs")
-    told = [(site.folder / f"told-{number}").read_text(encoding="utf-8") for number in (1, 2)]
-    codes = "".join((site.folder / f"code-{number}").read_text() for number in (1, 2))
-    assert set(codes.split()) == {"0"}
-    launched = [line for text in told for line in text.splitlines() if "Launched" in line]
-    assert len(launched) == 7, told
-    assert "Launched flow run 'grüße'" in "".join(told)
     assert psutil.pid_exists(site.find(run).supervisor.pid)
     crond.terminate()
     crond.wait(DEADLINE_SECONDS)
