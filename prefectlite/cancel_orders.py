@@ -15,6 +15,7 @@ from prefectlite import console
 from prefectlite.errors import InfrastructureError, PrefectLiteError
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
+from prefectlite.settings import PREFECTLITE_HOME, PREFECTLITE_REGISTRY, child_environment
 
 #: What a run gets to end by itself, where nobody says otherwise; as in Prefect 2.8.
 DEFAULT_GRACE_SECONDS = 30.0
@@ -118,6 +119,12 @@ class Orders:
         command = [sys.executable, "-P", "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
         background = subprocess.Popen(
             [*command, "--wait", "--grace", str(self._grace_seconds)],
+            env=child_environment(
+                {
+                    PREFECTLITE_HOME.name: str(PREFECTLITE_HOME.value()),
+                    PREFECTLITE_REGISTRY.name: self._registry.url,
+                }
+            ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Annotated
@@ -29,10 +30,10 @@ class Group:
 
     Args:
         description: What they do, one sentence.
-        commands: Each by its name.
+        commands: Each by its name; groups, too.
     """
 
-    def __init__(self, description: str, commands: Mapping[str, Function]) -> None:
+    def __init__(self, description: str, commands: dict[str, Group | Function]) -> None:
         self.description = description
         self.commands = commands
 
@@ -78,14 +79,7 @@ def read(
         epilog=_unwrapped(epilog),
     )
     app.callback(help=_help(options)[0])(_recorder(options, reading.calls))
-    for name, command in commands.items():
-        if isinstance(command, Group):
-            group = typer.Typer(help=command.description, no_args_is_help=True)
-            for word, function in command.commands.items():
-                _add(group, word, function, reading.calls)
-            app.add_typer(group, name=name, context_settings=_SETTINGS)
-        else:
-            _add(app, name, command, reading.calls)
+    _add_all(app, commands, reading.calls)
     stdout, stderr = io.StringIO(), io.StringIO()
     with redirect_stdout(stdout), redirect_stderr(stderr):
         try:
@@ -93,7 +87,20 @@ def read(
         except SystemExit as end:
             reading.exit_code = end.code if isinstance(end.code, int) else 0
     reading.stdout, reading.stderr = stdout.getvalue(), stderr.getvalue()
+    for name in (name for parameter in parameters(options) for name in parameter.names):
+        if re.search(rf"No such option: {name}(?![\w-])", reading.stderr):
+            reading.stderr += f"hint: {name} stands before the command, right after {PROGRAM}\n"
     return reading
+
+
+def _add_all(app: typer.Typer, commands: Mapping[str, Group | Function], calls: list[Call]) -> None:
+    for name, command in commands.items():
+        if isinstance(command, Group):
+            group = typer.Typer(help=command.description, no_args_is_help=True)
+            _add_all(group, command.commands, calls)
+            app.add_typer(group, name=name, context_settings=_SETTINGS)
+        else:
+            _add(app, name, command, calls)
 
 
 def _add(app: typer.Typer, name: str, function: Function, calls: list[Call]) -> None:

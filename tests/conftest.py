@@ -12,6 +12,7 @@ import pytest
 
 import prefectlite
 from prefectlite.registry import open_registry
+from prefectlite.setting_sources import PREFECTLITE_PROFILE, forget_profile
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
 _OURS = ("PREFECTLITE_", "_PREFECTLITE_", "PREFECT_")
@@ -34,8 +35,12 @@ def _no_real_home(tmp_path, monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user" / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user" / "config"))
     monkeypatch.setenv("PREFECTLITE_HOME", str(tmp_path / "home"))
+    forget_profile()
     yield
+    PREFECTLITE_PROFILE.forget()  # which a command line sets with --profile
+    forget_profile()
     sqlite = sys.modules.get("prefectlite.registry.sqlite")
     if sqlite is not None:
         sqlite._close_all()

@@ -1,6 +1,8 @@
 """Settings: the environment's, else the default; and clear words where it makes no sense."""
 
 import os
+import pwd
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,8 +96,23 @@ def test_the_home_folder_is_below_the_users_data_unless_it_is_named(monkeypatch,
     assert PREFECTLITE_HOME.value().is_relative_to(tmp_path / "me")
 
 
-@pytest.mark.parametrize("answer", ["~/.local/share/prefectlite", RuntimeError("no home")])
-def test_without_any_home_folder_the_error_says_what_to_set(monkeypatch, answer):
+@pytest.mark.parametrize("home", [None, "relative"])
+def test_without_any_home_folder_the_error_says_what_to_set(monkeypatch, home):
+    def nobody(_):
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    for name in ("PREFECTLITE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "HOME"):
+        monkeypatch.delenv(name)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(SettingError) as caught:
+        PREFECTLITE_HOME.value()
+    assert "PREFECTLITE_HOME" in caught.value.hint
+
+
+@pytest.mark.parametrize("answer", ["~/Library/Application Support/prefectlite", RuntimeError()])
+def test_on_another_system_platformdirs_says_where_home_is(monkeypatch, answer):
     import platformdirs
 
     def user_data_dir(*_, **__):
@@ -103,13 +120,15 @@ def test_without_any_home_folder_the_error_says_what_to_set(monkeypatch, answer)
             raise answer
         return answer
 
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(platformdirs, "user_data_dir", user_data_dir)
     monkeypatch.delenv("PREFECTLITE_HOME")
     monkeypatch.delenv("XDG_DATA_HOME")
-    monkeypatch.delenv("HOME")
-    with pytest.raises(SettingError) as caught:
+    with pytest.raises(SettingError) as caught:  # as older releases say that there is none
         PREFECTLITE_HOME.value()
     assert "PREFECTLITE_HOME" in caught.value.hint
+    monkeypatch.setattr(platformdirs, "user_data_dir", lambda *_, **__: "/Users/me/prefectlite")
+    assert PREFECTLITE_HOME.value() == Path("/Users/me/prefectlite")
 
 
 def test_the_registry_is_a_file_in_the_home_folder_unless_it_is_named(monkeypatch, home):

@@ -2,8 +2,8 @@
 
 ``flow_run.py`` is ``prefectlite flow-run``. Its ``COMMANDS`` are plain functions, declared as
 ``commands.py`` says; each is named by its function, and may return an exit code. A file whose one
-command has the file's own name is that command, without a second word: ``run.py``. The first line
-of a file's docstring is the help of its group.
+command has the file's own name is that command, without a second word: ``run.py``. A group in a group
+says so: ``GROUP = "block type"``. The first line of a file's docstring is the help of its group.
 
 This file finds the command, reads the arguments, runs it, and turns what it raises into words and
 an exit code. It must never import a command that was not asked for, except to give help.
@@ -27,12 +27,15 @@ from prefectlite.commands import (
     read_leading_options,
 )
 from prefectlite.errors import EntrypointError, OutputClosedError, OutputError, PrefectLiteError
+from prefectlite.setting_sources import checked_profile, use_profile
 from prefectlite.settings import PREFECTLITE_COMPLETE, PREFECTLITE_DEBUG
 
 if TYPE_CHECKING:
     from prefectlite.usage import Group
 
 _INTERNAL_ERROR = 1
+# Commands that work where the profile has what is no setting, so that it can be mended.
+_MENDERS = {f"{__name__}.config", f"{__name__}.profile"}
 _WORD = re.compile(r"[a-z]+(-[a-z]+)*", re.ASCII)
 _EXIT_CODES = """\
 Exit codes:
@@ -40,7 +43,7 @@ Exit codes:
   1    the run Failed or Crashed
   2    wrong usage
   3    not found
-  4    conflict: already final, not final, ambiguous
+  4    conflict: already final, not final, not paused, ambiguous
   5    the registry, the infrastructure or the output cannot be used
   124  the run TimedOut
   130  interrupted
@@ -54,10 +57,20 @@ def options(
     color: Annotated[
         console.Color, Option("--color", description="When to use colour.")
     ] = console.Color.AUTO,
+    profile: Annotated[
+        str | None,
+        Option(
+            "--profile",
+            description="Use the settings of this profile, instead of the active one's.",
+            metavar="NAME",
+        ),
+    ] = None,
     version: Annotated[bool, Option("--version", description="Show the version and exit.")] = False,
 ) -> None:
     """Run flows, and see what became of them."""
     console.use_color(color)
+    if profile is not None:
+        use_profile(profile)
     if version:
         console.out(f"prefectlite {__version__}")
 
@@ -129,6 +142,8 @@ def _run(arguments: Sequence[str]) -> int:
         if exit_code:
             return exit_code
     for function, values in calls:
+        if function is not options and function.__module__ not in _MENDERS:
+            checked_profile()
         exit_code = function(**values) or 0
     return exit_code
 
@@ -160,26 +175,47 @@ def every_command() -> dict[str, Group | Function]:
         module = _import(path.stem)
         functions = _functions(module)
         description = (module.__doc__ or "").partition("\n")[0]
-        single = functions.get("")
-        commands[_word(path.stem)] = single or Group(description, functions)
+        command = functions.get("") or Group(description, {**functions})
+        first, _, second = _group(module).partition(" ")
+        outer = commands.get(first)
+        if second and isinstance(outer, Group):  # which comes before it, as its file does
+            outer.commands[second] = command
+        else:
+            commands[first] = command
     return commands
 
 
 def _find(arguments: Sequence[str]) -> tuple[Function, Sequence[str]] | None:
     """Return the command that the first words name, and the arguments after them."""
-    if not arguments or not _WORD.fullmatch(arguments[0]):
-        return None
-    name = arguments[0].replace("-", "_")
+    for count in (1, 2):  # the words of the group
+        words = arguments[:count]
+        if len(words) < count or not all(map(_WORD.fullmatch, words)):
+            return None
+        functions = _functions_of(words)
+        if "" in functions:
+            return functions[""], arguments[count:]
+        function = functions.get("".join(arguments[count : count + 1]))
+        if function is not None:
+            return function, arguments[count + 1 :]
+    return None
+
+
+def _functions_of(words: Sequence[str]) -> Mapping[str, Function]:
+    """Return the commands of a group, by its words; none where there is no such group."""
+    name = "_".join(words).replace("-", "_")
     try:
-        functions = _functions(_import(name))
+        module = _import(name)
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.{name}":
             raise
-        return None
-    if "" in functions:
-        return functions[""], arguments[1:]
-    function = functions.get("".join(arguments[1:2]))
-    return function and (function, arguments[2:])
+        return {}
+    return _functions(module) if _group(module) == " ".join(words) else {}
+
+
+def _group(module: ModuleType) -> str:
+    """Return the word, or the two words, that the commands of a file come after."""
+    words: str = getattr(module, "GROUP", _word(module.__name__.rpartition(".")[2]))
+    return words
 
 
 def _import(name: str) -> ModuleType:

@@ -30,7 +30,7 @@ def version(
         "prefectlite": __version__,
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
-        "registry": url,
+        "registry": PREFECTLITE_REGISTRY.masked(url),
         "schema": load("registry", url.partition(":")[0]).SCHEMA_VERSION,
     }
     if as_json:
