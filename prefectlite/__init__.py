@@ -16,7 +16,9 @@ _HOMES = {
     "allow_failure": "prefectlite.inputs",
     "flow": "prefectlite.flows",
     "get_run_logger": "prefectlite.logs",
+    "pause_flow_run": "prefectlite.pausing",
     "quote": "prefectlite.inputs",
+    "resume_flow_run": "prefectlite.pausing",
     "tags": "prefectlite.context",
     "task": "prefectlite.tasks",
     "unmapped": "prefectlite.inputs",
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from prefectlite.inputs import quote as quote
     from prefectlite.inputs import unmapped as unmapped
     from prefectlite.logs import get_run_logger as get_run_logger
+    from prefectlite.pausing import pause_flow_run as pause_flow_run
+    from prefectlite.pausing import resume_flow_run as resume_flow_run
     from prefectlite.states import State as State
     from prefectlite.tasks import Task as Task
     from prefectlite.tasks import task as task

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prefectlite.clock import since_boot
 from prefectlite.errors import MissingContextError
 from prefectlite.futures import TaskFuture
+from prefectlite.latches import Hold
 from prefectlite.options import FlowLike, TaskLike
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.registry import Registry
@@ -51,6 +52,8 @@ class FlowRunContext:
         may_have_orphans: Whether a thread was abandoned or a process killed in it: runs that they
             began may be left unfinished on record.
         is_cancelled: Whether its code was interrupted because it is being cancelled.
+        is_watched: Whether this process looks after its state on record, and settles its holds.
+        holds: What waits for the end of a pause.
         loop_call: Where its code is awaited, while it is.
         began_at: When, by ``clock.since_boot``.
     """
@@ -69,6 +72,8 @@ class FlowRunContext:
     has_ended: bool = False
     may_have_orphans: bool = False
     is_cancelled: bool = False
+    is_watched: bool = False
+    holds: set[Hold] = field(default_factory=set)
     loop_call: LoopCall | None = None
     partial_lines: dict[int, str] = field(default_factory=dict)
     began_at: float = field(default_factory=since_boot)

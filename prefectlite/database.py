@@ -42,6 +42,7 @@ from prefectlite.settings import (
     PREFECTLITE_REGISTRY_LOCK_SECONDS,
 )
 from prefectlite.sqlite_errors import damaged, translated
+from prefectlite.states import FINAL, StateType
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -60,6 +61,8 @@ _LARGE_LOG_BYTES = 4_000_000
 # How long a fork waits for a write of another thread to end. A write takes far less, unless it waits
 # for a process that is stopped.
 _FORK_SECONDS = 5.0
+#: The types of states that are not final.
+UNFINISHED_TYPES = frozenset(type_.value for type_ in StateType) - FINAL
 # Only readers that recover a log, and other programs, can make SQLite wait: writers hold the gate.
 _BUSY_MILLISECONDS = 10_000
 
@@ -432,6 +435,21 @@ class Where:
         """Add that an expression is one of the values; nothing where there are none."""
         if values:
             self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
+
+    def add_states(self, states: Collection[str]) -> None:
+        """Add that a run's state is one of these, by name or type, in any case; nothing for none."""
+        types = [state.upper() for state in states]
+        if types and UNFINISHED_TYPES.issuperset(types):
+            self.add_any("state_type", types)
+            # With the words of flow_run_unfinished, or SQLite would not use that index.
+            self.add("state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')")
+        elif states:
+            # As they are too, because lower() knows the case of ASCII only.
+            names = {*states, *(state.lower() for state in states)}
+            marks = ", ".join("?" * len(names))
+            columns = ("state_name", "lower(state_name)", "lower(state_type)")
+            either = " OR ".join(f"{column} IN ({marks})" for column in columns)
+            self.add(f"({either})", *names, *names, *names)
 
     def values(self, limit: int | None) -> list[object]:
         """Return the values to bind, with the limit last; -1 is none to SQLite."""

@@ -1,7 +1,7 @@
 """Deployments, work queues and agents as tables of SQLite, and the claim of the runs that wait in them.
 
 The SQLite registry gives the connection, the transaction and the one way to change a state;
-``registry.DeploymentRegistry`` describes the methods. Nothing here commits by itself.
+``registry_parts.DeploymentRegistry`` describes the methods. Nothing here commits by itself.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from prefectlite.deployment_rows import (
 )
 from prefectlite.errors import AmbiguousReferenceError, ConflictError, NotFoundError
 from prefectlite.records import FlowRun
+from prefectlite.registry_parts import DeploymentRegistry
 from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, identity_text, storable
 from prefectlite.states import Pending
 from prefectlite.tables import Tables
@@ -68,7 +69,7 @@ _COUNT_QUEUED = f"""
 _CANDIDATES = 10
 
 
-class DeploymentTables(Tables):
+class DeploymentTables(Tables, DeploymentRegistry):
     """The tables; the methods are described where ``DeploymentRegistry`` declares them."""
 
     def save_deployment(self, deployment: Deployment) -> Deployment:  # noqa: D102 - see the interface

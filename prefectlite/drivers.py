@@ -1,13 +1,14 @@
 """Run the engine's steps: the same steps for sync and async code and for generators.
 
 The engine writes what happens to a run once, as a generator that yields what it needs done: call
-the user's function, sleep, wait for futures. A driver does it in the way that the function's kind
+the user's function, sleep, wait for latches. A driver does it in the way that the function's kind
 asks for and sends the outcome back. This module knows nothing of states, and must write nothing to
 the registry but the last log lines of a forked child, which leaves here.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
@@ -19,7 +20,7 @@ from prefectlite import prints
 from prefectlite.context import FlowRunContext, RunContext, enter, is_under, leave
 from prefectlite.errors import RegistryError
 from prefectlite.forks import here
-from prefectlite.futures import TaskFuture, settled, wait_for_all
+from prefectlite.futures import wait_for_all
 from prefectlite.interruptions import (
     LOOP_GRACE_SECONDS,
     AbandonedError,
@@ -28,6 +29,7 @@ from prefectlite.interruptions import (
     sleep,
     waits,
 )
+from prefectlite.latches import Latch, settled
 from prefectlite.options import Function, Kind
 from prefectlite.outcomes import user_traceback
 from prefectlite.timeouts import (
@@ -41,6 +43,9 @@ from prefectlite.timeouts import (
 )
 
 T = TypeVar("T")
+
+# What the last words of a forked child may take, once they can be written at all.
+_LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -78,13 +83,13 @@ class Sleep:
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """Wait until futures are settled; raise ``TimeoutInterrupt`` at the deadline.
+    """Wait until latches are settled; raise ``TimeoutInterrupt`` at the deadline.
 
     Attributes:
         context: The run that waits, and may be interrupted while it does; None if it may not.
     """
 
-    futures: Sequence[TaskFuture[Any]]
+    latches: Sequence[Latch]
     deadline: Deadline | None = None
     context: RunContext | None = None
 
@@ -138,7 +143,7 @@ def _pause(effect: Sleep | Wait) -> None:
         sleep(effect.seconds)
     else:
         deadline = effect.deadline
-        if not wait_for_all(effect.futures, until=deadline.at if deadline else None):
+        if not wait_for_all(effect.latches, until=deadline.at if deadline else None):
             raise TimeoutInterrupt(deadline)
 
 
@@ -204,10 +209,19 @@ def _end_forked_child(context: RunContext, error: BaseException | None) -> NoRet
         context.registry.flush_logs()
     except RegistryError as fault:
         told += f"\nprefectlite: the last log lines are not on record: {fault}"
-    for stream, text in ((sys.stdout, ""), (sys.stderr, told)):
-        with suppress(OSError, ValueError, AttributeError):  # closed, full, or None
-            stream.write(f"{text}\n" if text else "")
-            stream.flush()
+    is_written = _thread.allocate_lock()
+    is_written.acquire()
+
+    def write() -> None:
+        for stream, text in ((sys.stdout, ""), (sys.stderr, told)):
+            with suppress(OSError, ValueError, AttributeError):  # closed, full, or None
+                stream.write(f"{text}\n" if text else "")
+                stream.flush()
+        is_written.release()
+
+    # A thread of the parent that was writing at the moment of the fork holds the stream's lock for ever.
+    _thread.start_new_thread(write, ())
+    is_written.acquire(timeout=_LAST_WORDS_SECONDS)
     os._exit(exit_code & 0xFF)  # not through the frames and atexit functions of the parent
 
 
@@ -244,9 +258,9 @@ async def _apause(effect: Sleep | Wait) -> None:
     remaining = effect.deadline.remaining() if effect.deadline else None
     try:
         async with asyncio.timeout(remaining):
-            for future in effect.futures:
-                if not future.is_done:
-                    await settled(future)
+            for latch in effect.latches:
+                if not latch.is_done:
+                    await settled(latch)
     except TimeoutError:
         raise TimeoutInterrupt(effect.deadline) from None
 
@@ -254,7 +268,8 @@ async def _apause(effect: Sleep | Wait) -> None:
 @contextmanager
 def _on_loop(context: RunContext | None) -> Iterator[None]:
     """Note where a flow run is awaited, so that it can be cancelled there."""
-    if not isinstance(context, FlowRunContext):
+    # One that pauses itself waits inside its own call, perhaps in another task of the loop.
+    if not isinstance(context, FlowRunContext) or context.loop_call is not None:
         yield
         return
     import asyncio

@@ -17,11 +17,15 @@
     |  |- AmbiguousReferenceError
     |  |- StateConflictError
     |  |- FlowRunNotRunningError
+    |  |- NotPausedError
+    |  |- FlowPauseTimeout
+    |  |- BlockNotLoadedError
     |  |- RunFinalError
     |  '- RunNotFinalError
     |- InfrastructureError                 exit code 5
     |  |- InfrastructureNotAvailable
     |  '- InfrastructureNotFound
+    |- NotificationError                   exit code 5
     |- OutputError                         exit code 5
     |  '- OutputClosedError                exit code 141
     '- RegistryError                       exit code 5
@@ -184,6 +188,18 @@ class FlowRunNotRunningError(ConflictError):
         self.current = current
 
 
+class NotPausedError(ConflictError):
+    """A flow run cannot be resumed, because it is not Paused."""
+
+
+class FlowPauseTimeout(ConflictError):
+    """A flow run was paused and nobody has resumed it in time: it has Failed."""
+
+
+class BlockNotLoadedError(ConflictError):
+    """A block on record cannot become one: it does not fit its class, or lacks what it needs."""
+
+
 class RunNotFinalError(ConflictError):
     """Something was asked that needs a run which has ended."""
 
@@ -204,6 +220,12 @@ class InfrastructureNotAvailable(InfrastructureError):
 
 class InfrastructureNotFound(InfrastructureError):
     """What a run ran in is gone."""
+
+
+class NotificationError(PrefectLiteError):
+    """A service did not take a notification. It never says anything secret of the block."""
+
+    exit_code = 5
 
 
 class OutputError(PrefectLiteError):

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from prefectlite import console, logs
+from prefectlite.courier_processes import await_couriers_at_exit
 from prefectlite.endings import exit_code_of, tell_ending
 from prefectlite.entrypoints import load_flow
 from prefectlite.errors import ConflictError, EntrypointError, PrefectLiteError, UsageError
@@ -126,6 +127,7 @@ def _supervised(registry: Registry) -> RunFolder | None:
     PREFECTLITE_RUN_FOLDER.forget()  # other flows that this one starts are not supervised so
     folder = RunFolder(Path(path))
     logs.mark_lines()
+    await_couriers_at_exit()
     if _STACK_SIGNAL is not None:
         import faulthandler
 
@@ -133,10 +135,9 @@ def _supervised(registry: Registry) -> RunFolder | None:
         (folder.path / "stack_ready").touch()
     look = watch.on_tick
 
-    def tick() -> bool:
-        with suppress(
-            PrefectLiteError, OSError
-        ):  # what is not recorded now is when the run has ended
+    def tick() -> float | None:
+        # What is not recorded now is when the run has ended.
+        with suppress(PrefectLiteError, OSError):
             keep_output(registry, folder)
         return look()
 

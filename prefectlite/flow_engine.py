@@ -39,6 +39,7 @@ from prefectlite.errors import (
     StateConflictError,
     UsageError,
 )
+from prefectlite.holds import hold_while_paused
 from prefectlite.interruptions import Signals, is_terminating
 from prefectlite.lifecycle import (
     attempts,
@@ -156,6 +157,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
         logs.set_up()
         follow_threads()
     else:
+        yield from hold_while_paused(request.parent)
         check_open(request.parent)
     inputs = yield from wait_for_inputs(request.args, request.kwargs, request.wait_for)
     request.args, request.kwargs = inputs

@@ -199,6 +199,8 @@ class _Main:
             self.installed = True
 
     def on_poke(self, _number: int, frame: FrameType | None) -> None:
+        if not self.is_poked:  # by another process, that has changed something on record
+            watch.stir()
         self.is_poked = False
         if self.pending is not None:
             error, _, at = self.pending
@@ -268,6 +270,11 @@ def add_source(source: Callable[[FrameType | None], BaseException | None]) -> No
 def prepare_main_thread() -> None:
     """Make the main thread listen; to be called there, before anything is due."""
     _main.install()
+
+
+def can_be_woken() -> bool:
+    """Return whether another process's poke makes the watch thread look at once."""
+    return _main.installed
 
 
 def is_terminating() -> bool:
@@ -385,10 +392,17 @@ def _is_default(number: signal.Signals, handler: object) -> bool:
 
 
 @waits
-def acquire(lock: _thread.LockType, timeout: float | None = None) -> bool:
-    """Acquire a lock, within ``timeout`` seconds, where any thread can be interrupted."""
+def acquire(
+    lock: _thread.LockType, timeout: float | None = None, *, slice_seconds: float | None = None
+) -> bool:
+    """Acquire a lock, within ``timeout`` seconds, where any thread can be interrupted.
+
+    Args:
+        slice_seconds: How often to look up for an interruption; None for often enough that nobody
+            notices.
+    """
     until = None if timeout is None else monotonic() + timeout
-    longest = _MAIN_SLICE_SECONDS if in_main_thread() else _SLICE_SECONDS
+    longest = slice_seconds or (_MAIN_SLICE_SECONDS if in_main_thread() else _SLICE_SECONDS)
     while True:
         remaining = longest if until is None else max(0.0, until - monotonic())
         if lock.acquire(timeout=min(remaining, longest)):

@@ -1,6 +1,6 @@
 """What SQLite keeps of runs that are started in processes of their own.
 
-``registry.LaunchRegistry`` describes the methods; see ``deployment_tables``. Nothing here commits by
+``registry_parts.LaunchRegistry`` describes the methods; see ``deployment_tables``. Nothing here commits by
 itself.
 """
 
@@ -15,6 +15,7 @@ from typing import TypeVar
 from prefectlite.clock import to_microseconds
 from prefectlite.errors import NotFoundError
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
+from prefectlite.registry_parts import LaunchRegistry
 from prefectlite.rows import log_values, maybe_identity_text
 from prefectlite.states import State
 from prefectlite.tables import Tables
@@ -35,8 +36,8 @@ _SET_KILL_AT = "UPDATE flow_run SET kill_at = min(?, ifnull(kill_at, ?)) WHERE i
 _SET_OUTPUT_BYTES = "UPDATE flow_run SET output_bytes = ? WHERE id = ? AND output_bytes = ?"
 
 
-class LaunchTables(Tables):
-    """The methods of ``registry.LaunchRegistry``, which describes them."""
+class LaunchTables(Tables, LaunchRegistry):
+    """The methods of ``registry_parts.LaunchRegistry``, which describes them."""
 
     def record_launch(  # noqa: D102 - see the interface
         self, flow_run: FlowRun, *, infrastructure_pid: str, supervisor: ProcessIdentity | None

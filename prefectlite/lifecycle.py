@@ -19,8 +19,14 @@ from prefectlite import logs
 from prefectlite.clock import duration_text
 from prefectlite.context import FlowRunContext, RunContext, TaskRunContext
 from prefectlite.drivers import Sleep, Steps, Wait
-from prefectlite.errors import FlowRunNotRunningError, StateConflictError, UsageError
+from prefectlite.errors import (
+    FlowPauseTimeout,
+    FlowRunNotRunningError,
+    StateConflictError,
+    UsageError,
+)
 from prefectlite.exits import hard_timeout_message
+from prefectlite.holds import hold_while_paused
 from prefectlite.inputs import find_futures, may_hold_runs, resolve
 from prefectlite.interruptions import (
     ClosedByCallerError,
@@ -104,14 +110,14 @@ def attempts(
         if _met_cancellation(state.data, context):
             return interrupted_state(context, state.data)
         log_failure(context, state.data)
-        if attempt > options.retries:
+        if attempt > options.retries or _met_unresumed(state.data, context):
             return state
         jitter = options.retry_jitter_factor if isinstance(options, TaskOptions) else None
         delay = delay_before(attempt, options.retry_delay_seconds, jitter)
         told = f"Attempt {attempt} of {options.retries + 1} ended in {state}"
         try:
-            take(context, AwaitingRetry(told))
-        except StateConflictError:  # it is being cancelled, or over
+            yield from _take_when_running(context, AwaitingRetry(told))
+        except (StateConflictError, FlowPauseTimeout):  # it is being cancelled, or over
             return state
         logs.record(context, logging.INFO, f"{told}; the next is due in {duration_text(delay)}")
         context.deadline = None
@@ -128,6 +134,14 @@ def _met_cancellation(error: object, context: RunContext) -> TypeGuard[BaseExcep
     is_own = error.flow_run_id == context.flow_run.id and error.current.is_cancelling()
     context.is_cancelled = context.is_cancelled or is_own
     return is_own
+
+
+def _met_unresumed(error: object, context: RunContext) -> bool:
+    """Return whether a run has failed because its flow run was not resumed in time, and is over."""
+    return (
+        isinstance(error, FlowPauseTimeout)
+        and context.registry.find_flow_run(context.flow_run.id).state.is_final()
+    )
 
 
 def _attempt(
@@ -179,6 +193,24 @@ def _supervisor(context: RunContext) -> ProcessIdentity | None:
     return None
 
 
+def _take_when_running(context: RunContext, state: State) -> Steps[None]:
+    """Move the run to a state; a flow run that was paused from outside once it has been resumed."""
+    while True:
+        if isinstance(context, FlowRunContext) and context.flow_run.state.is_paused():
+            yield from hold_while_paused(context)  # by a thread of the user's, or a coroutine
+        try:
+            take(context, state)
+        except StateConflictError as conflict:
+            current = conflict.current
+            if not isinstance(context, FlowRunContext) or not (
+                current.is_paused() or current.is_running()
+            ):
+                raise
+            yield from hold_while_paused(context)
+        else:
+            return
+
+
 def take(context: RunContext, state: State) -> None:
     """Move the run to a state.
 
@@ -210,7 +242,8 @@ def finish(context: RunContext, state: State) -> State:
             _refresh(context)
             current = context.run.state
             if current.is_final():
-                state = current
+                # What it raised is known here alone.
+                state = replace(current, data=state.data) if current.type == state.type else current
                 break
             is_cancelling = current.is_cancelling()
             if is_cancelling:

@@ -1,4 +1,4 @@
-"""Ids and random run names.
+"""Ids, random run names and slugs.
 
 Randomness comes from the kernel at each call: a forked child never repeats its parent's ids.
 """
@@ -6,6 +6,7 @@ Randomness comes from the kernel at each call: a forked child never repeats its 
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 
 _ADJECTIVES = """
@@ -40,6 +41,7 @@ swift tapir tarsier tern thrush tiger toad tortoise toucan trogon trout tuna tur
 vole vulture wallaby walrus warbler weasel whale whimbrel wolf wolverine wombat woodpecker wren
 yak zebra
 """
+_SLUG = r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?"
 
 
 def new_id() -> str:
@@ -56,6 +58,14 @@ def random_run_name() -> str:
     number = int.from_bytes(os.urandom(8))
     adjectives, animals = _words()
     return f"{adjectives[number % len(adjectives)]}-{animals[(number >> 32) % len(animals)]}"
+
+
+def is_slug(text: str) -> bool:
+    """Return whether a text is a name that needs no quotes anywhere: such as ``slack-webhook``.
+
+    Lower-case letters, digits and hyphens, at most 100, with a letter or digit at each end.
+    """
+    return re.fullmatch(_SLUG, text) is not None
 
 
 @cache

@@ -60,8 +60,8 @@ def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def parameters_of(text: str | None) -> dict[str, object]:
-    """Return the parameters that ``--params`` gives; reads stdin or a file where it says so.
+def parameters_of(text: str | None, *, option: str = "--params") -> dict[str, object]:
+    """Return the values that an option gives; reads stdin or a file where it says so.
 
     Raises:
         UsageError: They cannot be read, or are no JSON object.
@@ -70,7 +70,7 @@ def parameters_of(text: str | None) -> dict[str, object]:
         return {}
     import json
 
-    source = "--params"
+    source = option
     try:
         if text == "-":
             source, text = "stdin", sys.stdin.read()
@@ -80,13 +80,13 @@ def parameters_of(text: str | None) -> dict[str, object]:
         document = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
-            f"the parameters in {source} cannot be read: {error}",
-            hint='they are a JSON object: --params \'{"name": "you"}\'',
+            f"the values in {source} cannot be read: {error}",
+            hint=f'they are a JSON object: {option} \'{{"name": "you"}}\'',
         ) from error
     if not isinstance(document, Mapping):
         raise UsageError(
-            f"the parameters in {source} are no JSON object",
-            hint='such as: --params \'{"name": "you"}\'',
+            f"the values in {source} are no JSON object",
+            hint=f'such as: {option} \'{{"name": "you"}}\'',
         )
     return dict(document)
 

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from prefectlite.clock import duration_text
 from prefectlite.console import escaped
-from prefectlite.errors import RegistryError
+from prefectlite.errors import NotFoundError, RegistryError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
@@ -149,9 +149,13 @@ class Progress:
         if flow_run is None:
             return "starting"
         try:
-            counts = open_registry(PREFECTLITE_REGISTRY.value()).count_task_runs(flow_run.id)
-        except RegistryError:
-            counts = {}
+            registry = open_registry(PREFECTLITE_REGISTRY.value())
+            counts = registry.count_task_runs(flow_run.id)
+            state = registry.find_flow_run(flow_run.id).state
+        except (RegistryError, NotFoundError):  # it was deleted meanwhile
+            counts, state = {}, flow_run.state
+        if state.is_paused():
+            return f"flow run {escaped(flow_run.name)!r}: paused. {escaped(state.message or '')}"
         done = sum(counts.pop(name, 0) for name in _SUCCESSES)
         failed = sum(counts.pop(name, 0) for name in _FAILURES)
         parts = [f"{number} {name.lower()}" for name, number in counts.items()]

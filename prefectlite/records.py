@@ -262,6 +262,34 @@ class CachedResult:
     expires_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """What a paused flow run waits for, and what it was given.
+
+    Attributes:
+        state_version: The version of the Paused state; 0 before it is on record.
+        key: What the flow calls it; a pause with a key is in a run once. None for one without.
+        resume_by: When the run has Failed if nobody has resumed it; None where it waits for ever.
+        input_schema: The JSON schema of what it wants to be told; None where it wants nothing.
+        run_input: What it was told; None before that, and where it was resumed without a word.
+    """
+
+    state_version: int = 0
+    key: str | None = None
+    resume_by: datetime | None = None
+    input_schema: Mapping[str, object] | None = None
+    run_input: Mapping[str, object] | None = None
+
+    def dict(self) -> dict[str, object]:
+        """Return the pause as JSON can hold it."""
+        return {
+            "key": self.key,
+            "resume_by": iso_text(self.resume_by),
+            "input_schema": self.input_schema and {**self.input_schema},
+            "run_input": self.run_input and {**self.run_input},
+        }
+
+
 def after_change(run: Run, state: State) -> Run:
     """Return the run as it is once it has taken ``state``: version, attempts, start and end."""
     is_attempt = state.type is StateType.RUNNING and not run.state.is_paused()

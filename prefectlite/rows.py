@@ -9,7 +9,7 @@ writes or knows a database.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import lru_cache
@@ -20,6 +20,7 @@ from prefectlite.records import (
     CachedResult,
     FlowRun,
     LogLine,
+    Pause,
     ProcessIdentity,
     StateChange,
     TaskRun,
@@ -41,6 +42,9 @@ TASK_RUN_COLUMNS = (
     "id, name, task_name, state_type, state_name, state_message, state_at, state_version, tags,"
     " parent_task_run_id, cache_key, run_count, created_at, started_at, ended_at"
 )
+
+#: The columns of ``pause_values`` and ``pause_from``.
+PAUSE_COLUMNS = "key, resume_by, input_schema, input"
 
 
 def storable(text: str) -> str:
@@ -106,7 +110,7 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         flow_run.parent_task_run_id,
         flow_run.deployment_id,
         maybe_storable(flow_run.work_queue),
-        None if flow_run.infrastructure is None else json.dumps(dict(flow_run.infrastructure)),
+        _maybe_json(flow_run.infrastructure),
         _microseconds(flow_run.scheduled_at),
         flow_run.run_count,
         to_microseconds(flow_run.created_at),
@@ -241,3 +245,29 @@ def cached_result_values(cached: CachedResult) -> Values:
 def cached_result_from(row: Row) -> CachedResult:
     """Return the record of a row of ``cached_result_values``."""
     return CachedResult(row[0], row[1], _moment(row[2]))
+
+
+def pause_values(pause: Pause) -> Values:
+    """Return the values for ``PAUSE_COLUMNS``."""
+    return (
+        maybe_storable(pause.key),
+        _microseconds(pause.resume_by),
+        _maybe_json(pause.input_schema),
+        _maybe_json(pause.run_input),
+    )
+
+
+def pause_from(row: Row) -> Pause:
+    """Return the record of a row of ``PAUSE_COLUMNS`` and the version of the state."""
+    key, resume_by, schema, run_input, state_version = row
+    return Pause(
+        state_version=state_version,
+        key=key,
+        resume_by=_moment(resume_by),
+        input_schema=None if schema is None else json.loads(schema),
+        run_input=None if run_input is None else json.loads(run_input),
+    )
+
+
+def _maybe_json(fields: Mapping[str, object] | None) -> str | None:
+    return None if fields is None else json.dumps({**fields})

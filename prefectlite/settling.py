@@ -16,10 +16,12 @@ from pathlib import Path
 
 from prefectlite import console
 from prefectlite.clock import monotonic, now
+from prefectlite.couriers import call_courier
 from prefectlite.errors import (
     NotFoundError,
     PrefectLiteError,
     RegistryError,
+    RegistryReadOnlyError,
     StateConflictError,
 )
 from prefectlite.exits import Exit, count_text, final_state
@@ -32,6 +34,7 @@ from prefectlite.liveness import (
     start_ticks,
     tidy,
 )
+from prefectlite.pauses import fail_overdue
 from prefectlite.process_trees import end_cgroup, end_marked
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.registry import Registry, open_registry
@@ -74,6 +77,10 @@ def settle(
         ending_seconds: How long to wait for supervisors that are about to do it. What they have
             not done by then is done without them; with 0 it is left to them.
     """
+    begun = registry.list_begun_flow_runs()
+    if any(flow_run.state.is_paused() for flow_run in begun):
+        with suppress(RegistryReadOnlyError):
+            fail_overdue(open_to_write())
     dead, ending = _dead_runs(registry, monotonic() + ending_seconds)
     if ending_seconds:
         dead += ending
@@ -225,6 +232,8 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
     A run that is Cancelling stays so as long as some of its processes do not die. Safe to call again,
     and from several processes at once.
     """
+    # The run's own courier, if there was one, has ended with its tree.
+    call_courier(registry)
     # First: another process may be a step ahead, and remove the folder.
     hang, size = folder.hang_report(), folder.output_bytes()
     place = keep_output(registry, folder)

@@ -29,13 +29,27 @@ class StateType(StrEnum):
     CRASHED = "CRASHED"
 
 
+#: The names that states have, and what each is to the engine.
+STATE_NAMES = {
+    **dict.fromkeys(("Scheduled", "Late", "AwaitingRetry", "Resuming"), StateType.SCHEDULED),
+    **dict.fromkeys(("Pending", "NotReady"), StateType.PENDING),
+    **dict.fromkeys(("Running", "Retrying"), StateType.RUNNING),
+    **dict.fromkeys(("Paused", "Suspended"), StateType.PAUSED),
+    "Cancelling": StateType.CANCELLING,
+    **dict.fromkeys(("Completed", "Cached"), StateType.COMPLETED),
+    **dict.fromkeys(("Failed", "TimedOut"), StateType.FAILED),
+    "Cancelled": StateType.CANCELLED,
+    "Crashed": StateType.CRASHED,
+}
+
 #: What nothing may follow.
 FINAL = frozenset(
     {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED},
 )
 
 #: What may follow each type. A final one is followed by nothing, whoever asks. RUNNING to
-#: CANCELLED is a flow that returned a cancelled state; PENDING to COMPLETED is a cached task.
+#: CANCELLED is a flow that returned a cancelled state; PENDING to COMPLETED is a cached task; PAUSED to
+#: COMPLETED is a flow that was paused from outside and had no task left at which to stop.
 TRANSITIONS: dict[StateType, frozenset[StateType]] = {
     StateType.SCHEDULED: frozenset(
         {StateType.PENDING, StateType.RUNNING, StateType.CANCELLED, StateType.CRASHED},
@@ -52,7 +66,7 @@ TRANSITIONS: dict[StateType, frozenset[StateType]] = {
     StateType.PAUSED: frozenset(
         {StateType.SCHEDULED, StateType.RUNNING, StateType.CANCELLING, StateType.CANCELLED},
     )
-    | {StateType.FAILED, StateType.CRASHED},
+    | {StateType.COMPLETED, StateType.FAILED, StateType.CRASHED},
     StateType.CANCELLING: frozenset({StateType.CANCELLED, StateType.COMPLETED}),
     **{final: frozenset() for final in FINAL},
 }

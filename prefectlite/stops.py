@@ -1,16 +1,18 @@
-"""The engine's side of a cancellation: see that a run is being cancelled, and end its code.
+"""See what others do to a run while it goes on: that it is being cancelled, or was resumed.
 
 While a flow runs, the process's watch thread looks at its state on record a few times a second, and at
 once when another process pokes it. A run that is Cancelling gets ``CancelInterrupt`` raised in its
-user code, and in nothing else; its subflows and tasks end with it. What the registry then says is the
-engine's affair; this module must never change a state.
+user code, and in nothing else; its subflows and tasks end with it. Who waits for the end of a pause is
+woken. What the registry then says is the engine's affair; this module must never change a state.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from types import FrameType
 
+from prefectlite import watches
 from prefectlite.clock import monotonic
 from prefectlite.context import FlowRunContext, LoopCall, RunContext, current, enclosing
 from prefectlite.errors import PrefectLiteError
@@ -19,6 +21,7 @@ from prefectlite.interruptions import (
     CancelInterrupt,
     add_source,
     call_at,
+    can_be_woken,
     ignore_termination,
     in_main_thread,
     is_interruptible,
@@ -28,6 +31,7 @@ from prefectlite.interruptions import (
     retry_main_thread,
     watch,
 )
+from prefectlite.records import FlowRun
 from prefectlite.timeouts import REPEAT_SECONDS, InterruptibleThread
 
 
@@ -42,13 +46,18 @@ class Watched:
             prepare_main_thread()
         else:
             self._thread = InterruptibleThread(CancelInterrupt)
+        context.is_watched = True
         _watched.append(self)
         watch.start()
+        if any(watched.context.holds for watched in _watched.copy()):
+            watch.stir()  # for a run that is paused it looks less often
 
     def end(self) -> None:
         """Look no more; to be called in the thread that made it."""
         self.disarm()
+        self.context.is_watched = False
         _watched.remove(self)
+        self._release()  # threads of the user's that are not waited for
         if not any(each.context.is_cancelled for each in _watched):
             ignore_termination(is_ending=False)
 
@@ -57,19 +66,40 @@ class Watched:
         if self._thread is not None:
             self._thread.disarm()
 
-    def look(self) -> None:
-        """Interrupt the run's code if the run is being cancelled; from the watch thread."""
+    def look(self) -> float:
+        """Do what the run's state on record asks for; from the watch thread.
+
+        Returns:
+            How many seconds later to look again.
+        """
         context = self.context
         if context.is_cancelled:
-            return  # it was interrupted, and will be again
+            return watches.TICK_SECONDS  # it was interrupted, and will be again
         try:
-            state = context.registry.find_flow_run(context.flow_run.id).state
+            if context.holds:
+                context.registry.change_mark()  # raises an error where the registry was deleted
+            flow_run = context.registry.find_flow_run(context.flow_run.id)
         except PrefectLiteError:  # who runs it will find out; here is nobody to be told
-            return
-        if state.is_cancelling() and self in _watched:
+            self._release()
+            return watches.TICK_SECONDS
+        if flow_run.state.is_cancelling() and self in _watched:
             context.is_cancelled = True
-            if not is_terminating():  # else its code is ending already
-                self._interrupt()
+        self._release(flow_run)
+        if context.is_cancelled and not is_terminating():  # else its code is ending already
+            self._interrupt()
+        if flow_run.state.is_paused() and can_be_woken():
+            return min(
+                (hold.look_seconds for hold in context.holds.copy()), default=watches.TICK_SECONDS
+            )
+        return watches.TICK_SECONDS
+
+    def _release(self, flow_run: FlowRun | None = None) -> None:
+        """Wake who waits for the end of a pause that is over; all, to see for themselves, if it is None."""
+        holds = self.context.holds
+        for hold in holds.copy():
+            if flow_run is None or hold.state_version < flow_run.state_version:
+                holds.discard(hold)
+                hold.settle((flow_run or self.context.flow_run).state)
 
     def _interrupt(self) -> None:
         at = monotonic()
@@ -113,10 +143,8 @@ def is_cancelled(context: RunContext) -> bool:
     )
 
 
-def _look() -> bool:
-    for watched in _watched.copy():
-        watched.look()
-    return bool(_watched)
+def _look() -> float | None:
+    return min((watched.look() for watched in _watched.copy()), default=None)
 
 
 def _due_interruption(frame: FrameType | None) -> BaseException | None:
@@ -141,5 +169,13 @@ def _is_inside(context: FlowRunContext) -> bool:
     return any(each is context for each in enclosing(current()))
 
 
+def _forget_in_child() -> None:
+    """Leave it to who waits, in a forked child, to look: its parent's watch thread is not there."""
+    for watched in _watched:
+        watched.context.is_watched = False
+
+
 add_source(_due_interruption)
 watch.on_tick = _look
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -13,13 +13,20 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefectlite.context import FlowRunContext, check_open
-from prefectlite.drivers import Perform, adrive, drive
-from prefectlite.futures import AsyncTaskFuture, TaskFuture, block_on, when_all_settled
+from prefectlite.drivers import Perform, Steps, adrive, drive, perform_here
+from prefectlite.futures import AsyncTaskFuture, TaskFuture, block_on
 from prefectlite.inputs import find_futures, may_hold_runs, resolve, split_for_map
 from prefectlite.interruptions import AbandonedError
+from prefectlite.latches import when_all_settled
 from prefectlite.outcomes import crashed_state
 from prefectlite.states import Pending, State
-from prefectlite.task_engine import TaskRequest, end_unstarted, new_task_run, task_steps
+from prefectlite.task_engine import (
+    TaskRequest,
+    create_task_runs,
+    end_unstarted,
+    new_task_run,
+    task_steps,
+)
 from prefectlite.timeouts import TimeoutInterrupt
 
 if TYPE_CHECKING:
@@ -38,7 +45,7 @@ def submit_task(request: TaskRequest) -> TaskFuture[Any]:
 
     It starts when the runs that it rests on have ended and the runner has room.
     """
-    (future,) = _create([request], TaskFuture)
+    (future,) = drive(_create([request], TaskFuture), perform_here)
     _start_all([(request, future)])
     return future
 
@@ -56,7 +63,7 @@ def map_task(request: TaskRequest) -> list[TaskFuture[Any]]:
     futures: list[TaskFuture[Any]] = []
     for first in range(0, len(requests), _CREATED_AT_ONCE):
         group = requests[first : first + _CREATED_AT_ONCE]
-        created = _create(group, TaskFuture)
+        created = drive(_create(group, TaskFuture), perform_here)
         _start_all([*zip(group, created, strict=True)])
         futures += created
     return futures
@@ -68,7 +75,7 @@ async def asubmit_task(request: TaskRequest) -> AsyncTaskFuture[Any]:
 
     from prefectlite.task_runners import SequentialTaskRunner
 
-    (future,) = _create([request], AsyncTaskFuture)
+    (future,) = await adrive(_create([request], AsyncTaskFuture))
     work = TaskWork(request, future)
     if isinstance(_runner(request.parent.flow_run_context), SequentialTaskRunner):
         await work.arun()
@@ -143,14 +150,17 @@ class TaskWork:
         self._future.settle(state)
 
 
-def _create(requests: Sequence[TaskRequest], kind: type[AnyFuture]) -> list[AnyFuture]:
+def _create(requests: Sequence[TaskRequest], kind: type[AnyFuture]) -> Steps[list[AnyFuture]]:
     """Put task runs of one flow run on record as Pending."""
-    flow = requests[0].parent.flow_run_context
-    check_open(requests[0].parent)
-    for request in requests:
-        request.task_run = new_task_run(request, Pending())
-    flow.registry.create_task_runs([request.task_run for request in requests if request.task_run])
-    futures = [kind(request.task_run) for request in requests if request.task_run]
+    parent = requests[0].parent
+    flow = parent.flow_run_context
+    check_open(parent)
+    new = [new_task_run(request, Pending()) for request in requests]
+    created = yield from create_task_runs(parent, new)
+    futures = []
+    for request, task_run in zip(requests, created, strict=True):
+        request.task_run = task_run
+        futures.append(kind(task_run))
     flow.unfinished.update(futures)
     for future in futures:
         future.add_done_callback(flow.unfinished.discard)

@@ -1,16 +1,21 @@
 """What the parts of the SQLite registry are given: how they read, write and change states.
 
-``registry/sqlite.py`` makes the parts, ``deployment_tables`` and ``launch_tables``; each then knows its
-own statements and nothing of connections, transactions and log lines.
+``registry/sqlite.py`` makes the parts, such as ``deployment_tables``; each then knows its own
+statements and nothing of connections, transactions and log lines.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
 import sqlite3  # noqa: TID251 - a part of the SQLite registry
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
-from prefectlite.records import FlowRun
+from prefectlite.forks import here
+from prefectlite.records import FlowRun, TaskRun
 from prefectlite.states import State
 
 T = TypeVar("T")
@@ -31,22 +36,42 @@ class Read(Protocol):
     ) -> list[T]: ...
 
 
-class Tables:
-    """One part of the registry.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What every part is given.
 
-    Args:
+    Attributes:
         read: Returns the records of the rows that a SELECT finds.
         write: Does its work in one transaction.
         change_state: Returns a run after a change, and what makes the change in a transaction.
     """
 
-    def __init__(
-        self,
-        *,
-        read: Read,
-        write: Write,
-        change_state: Callable[[FlowRun, State], tuple[FlowRun, Change]],
-    ) -> None:
-        self._read = read
-        self._write = write
-        self._change_state = change_state
+    read: Read
+    write: Write
+    change_state: Callable[[FlowRun, State], tuple[FlowRun, Change]]
+
+
+class Tables:
+    """One part of the registry."""
+
+    def __init__(self, access: Access) -> None:
+        self._read = access.read
+        self._write = access.write
+        self._change_state = access.change_state
+
+
+@cache
+def actor(pid: int) -> str:
+    """Return who a process of this user is in the history: ``user@host:PID``."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return f"{user}@{os.uname().nodename}:{pid}"
+
+
+def ends_process(run: FlowRun | TaskRun) -> bool:
+    """Return whether this process ends with a run, and a supervisor all that it then has started."""
+    if not isinstance(run, FlowRun) or run.supervisor is None or run.process is None:
+        return False
+    return run.state.is_final() and run.process.pid == here.pid

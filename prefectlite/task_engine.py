@@ -12,6 +12,7 @@ import copy
 import logging
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from prefectlite import logs, prints
@@ -35,6 +36,7 @@ from prefectlite.drivers import (
     perform_here,
 )
 from prefectlite.errors import (
+    FlowPauseTimeout,
     FlowRunNotRunningError,
     MissingContextError,
     ParameterTypeError,
@@ -44,6 +46,7 @@ from prefectlite.errors import (
     UpstreamTaskError,
     UsageError,
 )
+from prefectlite.holds import hold_while_paused
 from prefectlite.inputs import find_futures, resolve
 from prefectlite.interruptions import calls_user_code
 from prefectlite.lifecycle import (
@@ -177,15 +180,17 @@ def task_steps(request: TaskRequest) -> Steps[State]:
     try:
         args, kwargs = yield from wait_for_inputs(request.args, request.kwargs, request.wait_for)
         check_open(request.parent)
-        state = _found_in_cache(request, args, kwargs) if task.options.cache_key_fn else None
+        state = None
+        if task.options.cache_key_fn:
+            state = yield from _found_in_cache(request, args, kwargs)
         context = _context(request)
         if state is None:
-            _begin(request, context)
+            yield from _begin(request, context)
             call = Call(task.fn, args, kwargs, context, task.kind)
             state = yield from _run(request, context, call)
     except UpstreamTaskError as error:
-        return _not_ready(request, error)
-    except FlowRunNotRunningError as error:
+        return (yield from _not_ready(request, error))
+    except (FlowRunNotRunningError, FlowPauseTimeout) as error:
         end_unstarted(request, str(error))
         raise
     except StateConflictError as conflict:
@@ -193,10 +198,11 @@ def task_steps(request: TaskRequest) -> Steps[State]:
     except (RegistryError, GeneratorExit):
         raise  # the registry failed, or these steps were dropped: nothing can be recorded
     except Exception as error:  # noqa: BLE001 - of user code beside the task, such as __post_init__
-        _put_on_record(request)
+        yield from _put_on_record(request)
         state = failed_state("Task", error)
     except BaseException as error:
-        if context is None or not context.task_run.run_count:
+        # Where it has waited for the end of a pause, a run may not be on record yet.
+        if context is None or request.task_run is None or not context.task_run.run_count:
             end_unstarted(request, "The flow run ended before the task could start.")
         else:
             _finish(request, context, interrupted_state(context, error))
@@ -241,15 +247,40 @@ def _context(request: TaskRequest) -> TaskRunContext:
     )
 
 
-def _begin(request: TaskRequest, context: TaskRunContext) -> None:
+def _begin(request: TaskRequest, context: TaskRunContext) -> Steps[None]:
     """Put the run on record as Running: a new one in one transaction."""
     if context.log_prints:
         prints.capture()
     if request.task_run is None:
-        context.registry.create_task_runs([context.task_run])
+        (context.task_run,) = yield from create_task_runs(request.parent, [context.task_run])
         request.task_run = context.task_run
     else:
         take(context, Running())
+
+
+def create_task_runs(parent: RunContext, task_runs: Sequence[TaskRun]) -> Steps[Sequence[TaskRun]]:
+    """Put new runs on record, once their flow run is not paused; return them as they are there."""
+    while True:
+        try:
+            parent.registry.create_task_runs(task_runs)
+        except FlowRunNotRunningError as error:
+            if not error.current.is_paused():
+                raise
+        else:
+            return task_runs
+        yield from hold_while_paused(parent)
+        moment = now()
+        task_runs = [_moved(task_run, moment) for task_run in task_runs]
+
+
+def _moved(task_run: TaskRun, moment: datetime) -> TaskRun:
+    """Return a run that is not on record yet as one that is created at a later moment."""
+    return replace(
+        task_run,
+        state=replace(task_run.state, timestamp=moment),
+        created_at=moment,
+        started_at=moment if task_run.started_at else None,
+    )
 
 
 def _finish(request: TaskRequest, context: TaskRunContext, state: State) -> State:
@@ -265,9 +296,9 @@ def _finish(request: TaskRequest, context: TaskRunContext, state: State) -> Stat
     return state
 
 
-def _not_ready(request: TaskRequest, error: UpstreamTaskError) -> State:
+def _not_ready(request: TaskRequest, error: UpstreamTaskError) -> Steps[State]:
     """Leave a task run Pending for good: what it rests on did not complete."""
-    _put_on_record(request)
+    yield from _put_on_record(request)
     context = _context(request)
     request.final = state = NotReady(str(error), data=error)
     take(context, state)
@@ -277,12 +308,11 @@ def _not_ready(request: TaskRequest, error: UpstreamTaskError) -> State:
     return state
 
 
-def _put_on_record(request: TaskRequest) -> None:
+def _put_on_record(request: TaskRequest) -> Steps[None]:
     """Put a run that was called directly on record as Pending: it is not to start, or not yet."""
     if request.task_run is None:
         task_run = new_task_run(request, Pending())
-        request.parent.registry.create_task_runs([task_run])
-        request.task_run = task_run
+        (request.task_run,) = yield from create_task_runs(request.parent, [task_run])
 
 
 def end_unstarted(request: TaskRequest, message: str) -> None:
@@ -293,7 +323,7 @@ def end_unstarted(request: TaskRequest, message: str) -> None:
 
 def _found_in_cache(
     request: TaskRequest, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> State | None:
+) -> Steps[State | None]:
     """Return the final state of a run that need not or cannot be run; None where it must be.
 
     It is Cached where an earlier run with the same key has stored its result, and Failed where
@@ -303,7 +333,7 @@ def _found_in_cache(
     from prefectlite.results import load_result
 
     options = request.task.options
-    _put_on_record(request)
+    yield from _put_on_record(request)
     context = _context(request)
     try:
         context.parameters = bind(request.task.fn, args, kwargs)

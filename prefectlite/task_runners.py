@@ -17,8 +17,8 @@ from typing import Protocol
 from prefectlite.clock import monotonic
 from prefectlite.drivers import Call, Effect, Perform, Sleep, call_here, perform_here
 from prefectlite.errors import UsageError
-from prefectlite.futures import blocking
 from prefectlite.interruptions import AbandonedError
+from prefectlite.latches import blocking
 from prefectlite.logs import logger_of
 from prefectlite.process_workers import ProcessWorker
 from prefectlite.thread_calls import ThreadCall

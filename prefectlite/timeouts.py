@@ -31,6 +31,7 @@ from prefectlite.interruptions import (
     raise_in_thread,
     retry_main_thread,
 )
+from prefectlite.latches import wake
 
 R = TypeVar("R")
 
@@ -197,6 +198,8 @@ class InterruptibleThread:
             if not self._is_open:
                 return
             self._is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
+        if has_hit:
+            wake(self._ident)  # who waits for the end of a pause does not look up by himself
         self.interrupt_at(monotonic() + (REPEAT_SECONDS if has_hit else RETRY_SECONDS))
 
 

@@ -17,8 +17,8 @@ from contextlib import suppress
 
 #: The signals that end a flow.
 ENDING = (signal.SIGINT, signal.SIGTERM)
-# How often to look for what no signal tells of, such as a cancellation by another user.
-_TICK_MILLISECONDS = 200
+#: How often to look for what no signal tells of, such as a cancellation by another user.
+TICK_SECONDS = 0.2
 # For so many ticks it goes on in vain: programs that run many short flows need not wake it for each.
 _IDLE_TICKS = 25
 
@@ -28,13 +28,13 @@ class Watch:
 
     Attributes:
         on_ending_signal: Called on the thread for each signal of ``ENDING``.
-        on_tick: Called on the thread after every signal, and regularly as long as it returns True.
-            It must not raise.
+        on_tick: Called on the thread after every signal, and again after as many seconds as it
+            returns; None is for never. It must not raise.
     """
 
     def __init__(self, on_ending_signal: Callable[[], object]) -> None:
         self.on_ending_signal = on_ending_signal
-        self.on_tick: Callable[[], bool] = lambda: False
+        self.on_tick: Callable[[], float | None] = lambda: None
         self._pipe: tuple[int, int] | None = None
         self._is_set = False
         self._idle_ticks = 0
@@ -58,6 +58,11 @@ class Watch:
                 return
             self._pipe = reading, writing
         elif self._idle_ticks:  # it may be about to sleep until it is woken
+            self.stir()
+
+    def stir(self) -> None:
+        """Have it tick now; from any thread, and from a signal handler."""
+        if self._pipe is not None:
             with suppress(BlockingIOError):  # the pipe is full: it is awake
                 os.write(self._pipe[1], b"\0")
 
@@ -90,11 +95,13 @@ class Watch:
     def _run(self, reading: int) -> None:
         pipe = select.poll()
         pipe.register(reading, select.POLLIN)
+        seconds: float | None = TICK_SECONDS
         while True:
             is_idle = self._idle_ticks > _IDLE_TICKS
-            if pipe.poll(None if is_idle else _TICK_MILLISECONDS):
+            if pipe.poll(None if is_idle else (seconds or TICK_SECONDS) * 1000):
                 numbers = os.read(reading, 512)
                 if any(number in ENDING for number in numbers):
                     self.on_ending_signal()
                 self._idle_ticks = 0
-            self._idle_ticks = 0 if self.on_tick() else self._idle_ticks + 1
+            seconds = self.on_tick()
+            self._idle_ticks = self._idle_ticks + 1 if seconds is None else 0

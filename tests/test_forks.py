@@ -200,3 +200,36 @@ def test_a_child_may_fork_too():
     document, said = _run("twice")
     assert document["result"] == 5
     assert "status 8\n" in said
+
+
+def test_a_child_ends_though_another_thread_was_writing_when_it_was_forked(start_python):
+    # That thread's lock of the stream is held in the child for ever: 30 of 30 children hung on it.
+    program = start_python(
+        """
+        import os, sys, threading
+        from prefectlite import flow, task
+
+        @task
+        def forks():
+            pid = os.fork()
+            return pid and os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        @flow
+        def noisy():
+            is_over = threading.Event()
+            def write():
+                while not is_over.is_set():
+                    sys.stderr.write("x" * 5000 + "\\n")
+            thread = threading.Thread(target=write)
+            thread.start()
+            try:
+                return [forks() for _ in range(3)]
+            finally:
+                is_over.set()
+                thread.join()
+
+        print(noisy())
+        """,
+        stderr=subprocess.DEVNULL,
+    )
+    assert program.end() == "[0, 0, 0]\n"

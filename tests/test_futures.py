@@ -7,7 +7,8 @@ import pytest
 from prefectlite import allow_failure, flow, task
 from prefectlite.context import get_run_context
 from prefectlite.errors import UnfinishedRun, UpstreamTaskError
-from prefectlite.futures import TaskFuture, when_all_settled
+from prefectlite.futures import TaskFuture
+from prefectlite.latches import when_all_settled
 from prefectlite.records import TaskRun
 from prefectlite.states import Completed, Pending, StateType
 from prefectlite.task_runners import ConcurrentTaskRunner, SequentialTaskRunner

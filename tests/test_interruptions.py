@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import prefectlite
-from prefectlite import flow, futures, interruptions, task
+from prefectlite import flow, interruptions, latches, task
 from prefectlite.clock import monotonic
 from prefectlite.context import check_open
 from prefectlite.futures import TaskFuture
@@ -206,7 +206,7 @@ def test_a_lock_is_acquired_or_not_within_the_time_that_is_given():
 
 def test_a_wait_that_is_interrupted_just_as_it_ends_does_not_keep_others_waiting(monkeypatch):
     future = TaskFuture(None)
-    plain = futures.acquire
+    plain = latches.acquire
 
     def interrupted(lock, timeout):
         plain(lock, timeout)
@@ -220,7 +220,7 @@ def test_a_wait_that_is_interrupted_just_as_it_ends_does_not_keep_others_waiting
     others = [threading.Thread(target=waits) for _ in range(3)]
     for other in others:
         other.start()
-    monkeypatch.setattr(futures, "acquire", interrupted)
+    monkeypatch.setattr(latches, "acquire", interrupted)
     threading.Timer(0.05, lambda: future.settle(Completed())).start()
     with pytest.raises(CaughtError):
         TaskFuture.wait(future)

@@ -378,7 +378,7 @@ def test_a_poke_from_another_process_is_answered_before_the_next_look(registry, 
     program = start_script("""
         import threading
         from prefectlite import flow, watches
-        watches._TICK_MILLISECONDS = 60_000
+        watches.TICK_SECONDS = 60
 
         @flow
         def runs():
@@ -397,7 +397,7 @@ def test_a_flow_after_a_long_pause_between_flows_is_looked_at_too(registry, star
     program = start_script("""
         import sys, threading, time
         from prefectlite import flow, watches
-        watches._TICK_MILLISECONDS, watches._IDLE_TICKS = 5, 0
+        watches.TICK_SECONDS, watches._IDLE_TICKS = 0.005, 0
 
         @flow
         def first():

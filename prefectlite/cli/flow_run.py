@@ -1,4 +1,4 @@
-"""See flow runs, read their logs, wait for them, cancel and delete them.
+"""See flow runs, read their logs, wait for them, pause, resume, cancel and delete them.
 
 ``prefectlite flow-run``. What reads the registry writes to it only to record which processes died.
 """
@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from itertools import islice
 from typing import Annotated
 
 from prefectlite import console
 from prefectlite.cancel_orders import DEFAULT_GRACE_SECONDS, Orders
+from prefectlite.clock import duration_text
 from prefectlite.commands import Argument, Option
 from prefectlite.endings import TIMED_OUT, exit_code_of, tell_ending
-from prefectlite.errors import NotFoundError, RunNotFinalError, UsageError
+from prefectlite.errors import RunNotFinalError, UsageError
 from prefectlite.listings import (
     FlowOption,
     JsonListOption,
@@ -27,15 +28,13 @@ from prefectlite.listings import (
     settled_registry,
     writable_registry,
 )
-from prefectlite.records import FlowRun, LogLine
+from prefectlite.log_listings import Sources, read_lines
+from prefectlite.parameter_options import pairs, parameters_of
+from prefectlite.records import FlowRun, LogLine, Pause
 from prefectlite.registry import Registry
 from prefectlite.settling import settle, wait_for_supervisor
 from prefectlite.states import State
 from prefectlite.waiting import wait_for_flow_runs
-
-# Lines are read in pieces of this size: a reader that holds the registry for long stops checkpoints,
-# and all lines of a run may not fit into memory.
-_LINES_AT_ONCE = 2_000
 
 _Reference = Annotated[
     str, Argument("The flow run's id, the start of it, or its name.", metavar="ID")
@@ -102,17 +101,25 @@ def inspect(
     history = registry.state_history(flow_run)
     counts = registry.count_task_runs(flow_run.id)
     subflow_runs = registry.list_flow_runs(parent_flow_run_id=flow_run.id, limit=None)
+    waits_for = registry.pauses.find_pause(flow_run.id) if flow_run.state.is_paused() else None
     if as_json:
         console.out_json(
             {
                 **flow_run.dict(),
+                "pause": waits_for and waits_for.dict(),
                 "states": [change.dict() for change in history],
                 "task_run_counts": counts,
                 "subflow_runs": [subflow_run.dict() for subflow_run in subflow_runs],
             }
         )
         return
-    _print_fields(flow_run)
+    _print_fields(flow_run, waits_for)
+    if waits_for is not None and waits_for.input_schema is not None:
+        from prefectlite.run_inputs import fields  # few runs need it
+
+        console.out()
+        header = ["ASKS FOR", "TYPE", "DEFAULT", "MEANING"]
+        console.out_table(header, fields(waits_for.input_schema), cut=["MEANING"])
     console.out()
     console.out_history(history)
     if counts:
@@ -156,7 +163,7 @@ def logs(
     registry = settled_registry()
     flow_run = registry.find_flow_run(id)
     wait_for_supervisor(flow_run)
-    lines = (line for line in _read_lines(registry, flow_run.id) if line.level >= level.number)
+    lines = (line for line in read_lines(registry, flow_run.id) if line.level >= level.number)
     chosen: Iterable[LogLine] = islice(lines, limit)
     if tail is not None:
         chosen = deque(chosen, maxlen=tail)
@@ -164,7 +171,7 @@ def logs(
         for line in chosen:
             console.out_json_line(line.dict())
         return
-    sources = _Sources(registry, flow_run)
+    sources = Sources(registry, flow_run)
     for line in chosen:
         source = sources.name(line)
         console.out(console.log_text(line.timestamp, line.level, source, line.message))
@@ -250,10 +257,21 @@ def wait(
         console.out_json([flow_run.dict() for flow_run in flow_runs])
     reached = [run for run in flow_runs if run.state.is_final() or _is_in(run.state, until)]
     if len(reached) < needed:
-        console.error(f"that was not so within {timeout:g} seconds")
+        _tell_unreached(flow_runs, until, timeout)
         return TIMED_OUT
     codes = [_code(run, until) for run in reached]
     return next(filter(None, codes), 0)
+
+
+def _tell_unreached(flow_runs: list[FlowRun], until: str | None, timeout: float | None) -> None:
+    """Say which runs have not come to where they were waited for."""
+    for flow_run in flow_runs:
+        state = flow_run.state
+        if state.is_final() or _is_in(state, until):
+            continue
+        hint = f"prefectlite flow-run resume {flow_run.id[:8]}" if state.is_paused() else None
+        still = f"flow run {flow_run.name!r} is still {state.name}"
+        console.error(f"{still} after {duration_text(timeout or 0)}", hint=hint)
 
 
 def _is_in(state: State, word: str | None) -> bool:
@@ -327,6 +345,80 @@ def cancel(
     return orders.exit_code
 
 
+def pause(
+    ids: _References,
+    *,
+    timeout: Annotated[
+        float | None,
+        Option(
+            "--timeout",
+            description="Fail a run that is not resumed within this time; never if not given.",
+            metavar="SECONDS",
+            minimum=0,
+        ),
+    ] = None,
+    as_json: JsonListOption = False,
+) -> int:
+    """Pause running flow runs: each stops at its next task until it is resumed.
+
+    Tasks that were submitted finish. A run that comes to its end without another task ends.
+
+    Examples:
+        prefectlite flow-run pause gigantic-cockatoo
+        prefectlite flow-run pause 3f2a9c1e --timeout 3600
+    """
+    from prefectlite import pauses
+    from prefectlite.run_orders import change_each
+
+    def pause_one(registry: Registry, flow_run: FlowRun) -> FlowRun:
+        told = "It stops at its next task."
+        return pauses.pause(registry, flow_run, told, timeout_seconds=timeout, pause=Pause())
+
+    return change_each(ids, pause_one, done="Paused", as_json=as_json)
+
+
+def resume(
+    ids: _References,
+    *,
+    run_input: Annotated[
+        list[str] | None,
+        Option(
+            "--input",
+            "-i",
+            description="An answer to what it asks for: JSON, or else plain text; may be repeated.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    input_json: Annotated[
+        str | None,
+        Option(
+            "--input-json",
+            description="All answers as a JSON object, or @FILE, or - for stdin.",
+            metavar="JSON",
+        ),
+    ] = None,
+    as_json: JsonListOption = False,
+) -> int:
+    """Let paused flow runs go on, with an answer to what they ask for.
+
+    What a run asks for is shown by inspect. Of several, those that can be are resumed.
+
+    Examples:
+        prefectlite flow-run resume gigantic-cockatoo
+        prefectlite flow-run resume 3f2a9c1e --input approved=true --input comment="looks good"
+    """
+    from prefectlite.run_orders import change_each, resume_one
+
+    given = parameters_of(input_json, option="--input-json")
+    texts = pairs("--input", run_input or [])
+    return change_each(
+        ids,
+        lambda registry, flow_run: resume_one(registry, flow_run, given, texts),
+        done="Resumed",
+        as_json=as_json,
+    )
+
+
 def _chosen(
     registry: Registry, ids: list[str], flows: list[str], states: list[str], *, every: bool
 ) -> list[FlowRun]:
@@ -356,40 +448,6 @@ def _delete_with_results(registry: Registry, flow_run: FlowRun) -> None:
         delete_result(run_id)
 
 
-class _Sources:
-    """Says whose each log line is; asks the registry for a task run's name once."""
-
-    def __init__(self, registry: Registry, flow_run: FlowRun) -> None:
-        self._registry = registry
-        self._flow_run = f"Flow run {flow_run.name!r}"
-        self._task_runs: dict[str, str] = {}
-
-    def name(self, line: LogLine) -> str:
-        """Return what stands before the dash of a line."""
-        if line.logger == "prefectlite.flow_runs":
-            return self._flow_run
-        if line.logger == "prefectlite.task_runs" and line.task_run_id is not None:
-            return self._task_run(line.task_run_id)
-        return line.logger
-
-    def _task_run(self, task_run_id: str) -> str:
-        known = self._task_runs.get(task_run_id)
-        if known is None:
-            try:
-                known = f"Task run {self._registry.find_task_run(task_run_id).name!r}"
-            except NotFoundError:
-                known = f"Task run {task_run_id!r}"
-            self._task_runs[task_run_id] = known
-        return known
-
-
-def _read_lines(registry: Registry, flow_run_id: str) -> Iterator[LogLine]:
-    after = 0
-    while lines := registry.read_logs(flow_run_id, after=after, limit=_LINES_AT_ONCE):
-        yield from lines
-        after = lines[-1].position
-
-
 def _print_table(flow_runs: list[FlowRun]) -> None:
     ids = console.id_texts([flow_run.id for flow_run in flow_runs])
     console.out_table(
@@ -409,7 +467,7 @@ def _print_table(flow_runs: list[FlowRun]) -> None:
     )
 
 
-def _print_fields(flow_run: FlowRun) -> None:
+def _print_fields(flow_run: FlowRun, waits_for: Pause | None) -> None:
     console.out_fields(
         {
             "Flow run": flow_run.name,
@@ -417,6 +475,8 @@ def _print_fields(flow_run: FlowRun) -> None:
             "Flow": flow_run.flow_name,
             "State": console.state_text(flow_run.state),
             "Message": flow_run.state.message or "",
+            "Waits for": (waits_for and waits_for.key) or "",
+            "Resume by": console.moment_text(waits_for.resume_by if waits_for else None),
             "Parameters": console.json_text(flow_run.parameters) if flow_run.parameters else "",
             "Tags": ", ".join(flow_run.tags),
             "Version": flow_run.version or "",
@@ -436,4 +496,4 @@ def _print_fields(flow_run: FlowRun) -> None:
     )
 
 
-COMMANDS = (ls, inspect, logs, wait, cancel, delete)
+COMMANDS = (ls, inspect, logs, wait, cancel, pause, resume, delete)

@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from prefectlite.clock import monotonic
 from prefectlite.errors import SettingError
@@ -28,205 +27,20 @@ from prefectlite.records import (
     StateChange,
     TaskRun,
 )
+from prefectlite.registry_parts import (
+    BlockRegistry,
+    DeploymentRegistry,
+    LaunchRegistry,
+    NotificationRegistry,
+    PauseRegistry,
+)
+from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import State
-
-if TYPE_CHECKING:
-    from prefectlite.deployment_records import Agent, Deployment, WorkQueue
 
 # To look takes SQLite 3 microseconds, and the process that wakes up for it a hundred: a thousandth.
 _LOOK_SECONDS = 0.2
 #: How many runs a listing gives where the caller names no number.
 DEFAULT_LIMIT = 200
-
-
-class WorkQueueChanges(TypedDict, total=False):
-    """What can be changed of a work queue; what is left out stays."""
-
-    description: str | None
-    priority: int
-    concurrency_limit: int | None
-    is_paused: bool
-
-
-class DeploymentRegistry(ABC):
-    """The deployments and work queues of a registry, and the runs that wait in the queues.
-
-    What is said of ``Registry`` holds here too; every write is durable.
-    """
-
-    @abstractmethod
-    def save_deployment(self, deployment: Deployment) -> Deployment:
-        """Record a deployment, or replace the one of the same flow and name.
-
-        Returns:
-            It, as it is on record: one that was replaced keeps its id and ``created_at``.
-        """
-
-    @abstractmethod
-    def find_deployment(self, reference: str) -> Deployment:
-        """Return what an id, a unique id prefix, ``flow-name/name``, or a unique name means.
-
-        Raises:
-            NotFoundError: No deployment has it.
-            AmbiguousReferenceError: Several have it, and none has it as its whole id or name.
-        """
-
-    @abstractmethod
-    def list_deployments(
-        self, *, flow_names: Collection[str] = (), work_queue: str | None = None
-    ) -> list[Deployment]:
-        """Return deployments by flow and name.
-
-        Args:
-            flow_names: Only those of the flows of these names; empty for all.
-            work_queue: Only those of the queue of this name; None for all.
-        """
-
-    @abstractmethod
-    def delete_deployment(self, deployment_id: str) -> None:
-        """Delete a deployment; its runs stay as they are, also those that are still to begin.
-
-        Raises:
-            NotFoundError: There is no such deployment.
-        """
-
-    @abstractmethod
-    def create_work_queue(self, queue: WorkQueue) -> None:
-        """Record a new work queue.
-
-        Raises:
-            ConflictError: There is one of that name.
-        """
-
-    @abstractmethod
-    def change_work_queue(self, queue_id: str, **changes: Unpack[WorkQueueChanges]) -> WorkQueue:
-        """Change some of a work queue, leaving the rest to whoever else changes it; return it.
-
-        Raises:
-            NotFoundError: There is no such queue.
-        """
-
-    @abstractmethod
-    def find_work_queue(self, reference: str) -> WorkQueue:
-        """Return the work queue that a name, an id or a unique id prefix means.
-
-        Raises:
-            NotFoundError: No queue has it.
-            AmbiguousReferenceError: It begins several ids, and is no name.
-        """
-
-    @abstractmethod
-    def list_work_queues(self) -> list[WorkQueue]:
-        """Return the work queues, those that are served first before the others."""
-
-    @abstractmethod
-    def delete_work_queue(self, queue_id: str) -> None:
-        """Delete a work queue; runs that wait in it stay, and can be claimed by its name.
-
-        Raises:
-            NotFoundError: There is no such queue.
-        """
-
-    @abstractmethod
-    def count_queued_flow_runs(self) -> dict[str, dict[str, int]]:
-        """Return, by queue name, how many runs that are not final there are by state name."""
-
-    @abstractmethod
-    def claim_due_flow_runs(
-        self, queues: Collection[str], *, limit: int, at: datetime, agent: Agent | None = None
-    ) -> list[FlowRun]:
-        """Take runs that are due, and move each to Pending: no other caller gets them too.
-
-        A run is due when it is Scheduled, ``scheduled_at`` has come, its queue is not paused, and
-        fewer of the queue's runs than its limit are going on: Pending, Running, Paused,
-        Cancelling, or awaiting a retry in their process. Queues with the smallest priority number come
-        first, then the runs that are due for longest. A queue that is not on record has the
-        default priority and no limit.
-
-        Args:
-            queues: Names of work queues.
-            limit: At most this many.
-            at: The present time.
-            agent: Who takes them: its process becomes their launcher, and its own limit holds too,
-                for all runs that agents of its name have taken.
-
-        Returns:
-            The runs, now Pending, in the order in which they are to begin.
-        """
-
-    @abstractmethod
-    def list_overdue_flow_runs(self, queues: Collection[str], *, before: datetime) -> list[FlowRun]:
-        """Return the runs of these queues that were due by then and are still only Scheduled."""
-
-    @abstractmethod
-    def next_due_at(self, queues: Collection[str], *, after: datetime) -> datetime | None:
-        """Return when, after a moment, a run of these queues is due next; None for never."""
-
-    @abstractmethod
-    def save_agent(self, agent: Agent) -> None:
-        """Record an agent that begins."""
-
-    @abstractmethod
-    def list_agents(self) -> list[Agent]:
-        """Return the agents on record, oldest first; some may be dead."""
-
-    @abstractmethod
-    def delete_agent(self, agent_id: str) -> None:
-        """Delete an agent, if it is on record."""
-
-
-class LaunchRegistry(ABC):
-    """What a registry knows of runs that are started in a process of their own."""
-
-    @abstractmethod
-    def record_launch(
-        self, flow_run: FlowRun, *, infrastructure_pid: str, supervisor: ProcessIdentity | None
-    ) -> bool:
-        """Say what a run that its launcher has taken runs in, durably.
-
-        Args:
-            flow_run: The run, with its ``launcher``.
-            infrastructure_pid: As ``scope:id``.
-            supervisor: The process that owns those of the run, where there is one.
-
-        Returns:
-            False where the run is no longer this launcher's, or says already what it runs in.
-        """
-
-    @abstractmethod
-    def release_flow_run(self, flow_run: FlowRun, state: State) -> FlowRun:
-        """Move a run that was taken and not launched to ``state``; nobody has it any more.
-
-        As ``change_state``. What the run had of a launch is forgotten.
-        """
-
-    @abstractmethod
-    def set_kill_at(self, flow_run_id: str, at: datetime) -> None:
-        """Say when what has not ended of a run is killed; an earlier time that is set stays."""
-
-    @abstractmethod
-    def add_output(
-        self, lines: Sequence[LogLine], *, flow_run_id: str, start: int, end: int
-    ) -> bool:
-        """Add captured output to the log of a run, once, whoever else does it too.
-
-        Args:
-            lines: The lines between two places of the file that holds the output.
-            flow_run_id: The whole id.
-            start: The first place, in bytes; where others have not come from there, nothing is added.
-            end: The second.
-
-        Returns:
-            Whether they were added.
-        """
-
-    @abstractmethod
-    def output_bytes(self, flow_run_id: str) -> int:
-        """Return how much of the file of a run's output is in its log.
-
-        Raises:
-            NotFoundError: There is no such run.
-        """
 
 
 class Registry(ABC):
@@ -247,6 +61,21 @@ class Registry(ABC):
     @abstractmethod
     def launches(self) -> LaunchRegistry:
         """The part of it that knows runs which are started in processes of their own."""
+
+    @property
+    @abstractmethod
+    def pauses(self) -> PauseRegistry:
+        """The part of it that knows runs which wait, or have waited, for a person."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> BlockRegistry:
+        """The part of it that knows blocks and their types."""
+
+    @property
+    @abstractmethod
+    def notifications(self) -> NotificationRegistry:
+        """The part of it that knows notification rules, and what is still to be told."""
 
     @abstractmethod
     def change_mark(self) -> object:
@@ -444,7 +273,7 @@ def open_registry(url: str, *, read_only: bool = False) -> Registry:
     scheme, separator, _ = url.partition(":")
     if not separator:
         raise SettingError(
-            f"the registry's address {url!r} is not a URL",
+            f"the registry's address {PREFECTLITE_REGISTRY.masked(url)!r} is not a URL",
             hint="it looks like sqlite:////home/me/registry.db",
         )
     registry: Registry = load("registry", scheme).open_registry(url, read_only=read_only)

@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import atexit
 import os
-import pwd
 import sqlite3  # noqa: TID251 - this is where it is talked to
 import sys
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from prefectlite.clock import to_microseconds
-from prefectlite.database import Database, Where
+from prefectlite.clock import now, to_microseconds
+from prefectlite.database import UNFINISHED_TYPES, Database, Where
 from prefectlite.errors import (
     AmbiguousReferenceError,
     FlowRunNotRunningError,
@@ -42,7 +41,14 @@ from prefectlite.records import (
     TaskRun,
     after_change,
 )
-from prefectlite.registry import DEFAULT_LIMIT, DeploymentRegistry, LaunchRegistry, Registry
+from prefectlite.registry import DEFAULT_LIMIT, Registry
+from prefectlite.registry_parts import (
+    BlockRegistry,
+    DeploymentRegistry,
+    LaunchRegistry,
+    NotificationRegistry,
+    PauseRegistry,
+)
 from prefectlite.rows import (
     FLOW_RUN_COLUMNS,
     TASK_RUN_COLUMNS,
@@ -62,7 +68,8 @@ from prefectlite.rows import (
     task_run_from,
     task_run_values,
 )
-from prefectlite.states import FINAL, State, StateType, may_follow
+from prefectlite.states import State, StateType, may_follow
+from prefectlite.tables import Access, actor, ends_process
 from prefectlite.waiting_lines import WaitingLines, insert_lines
 
 T = TypeVar("T")
@@ -70,11 +77,12 @@ T = TypeVar("T")
 _PREFIX = "sqlite:///"
 MIGRATIONS = Path(__file__).parent / "migrations"
 #: The number of the last file there.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 7
 _SELECT_FLOW_RUN = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run "  # noqa: S608 - literals only, no value
 _SELECT_TASK_RUN = (
     f"SELECT {TASK_RUN_COLUMNS}, (SELECT id FROM flow_run WHERE seq = flow_run_seq) FROM task_run "  # noqa: S608 - literals only, no value
 )
+_FIRST_DUE_AT = "SELECT due_at FROM notification WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1"
 _INSERT_FLOW_RUN = f"""
     INSERT INTO flow_run ({FLOW_RUN_COLUMNS}, state_actor)
     VALUES ({", ".join("?" * 29)})
@@ -144,32 +152,46 @@ class SQLiteRegistry(Registry):
     def deployments(self) -> DeploymentRegistry:
         from prefectlite.deployment_tables import DeploymentTables  # few commands need it
 
-        class SQLiteDeployments(DeploymentTables, DeploymentRegistry):
-            """The tables of deployments, as what ``Registry`` declares."""
-
-        return SQLiteDeployments(
-            read=self._read, write=self._write, change_state=self._state_change
-        )
+        return DeploymentTables(self._parts)
 
     @cached_property
     def launches(self) -> LaunchRegistry:
         from prefectlite.launch_tables import LaunchTables  # few commands need it
 
-        class SQLiteLaunches(LaunchTables, LaunchRegistry):
-            """The tables of launches, as what ``Registry`` declares."""
+        return LaunchTables(self._parts)
 
-        return SQLiteLaunches(read=self._read, write=self._write, change_state=self._state_change)
+    @cached_property
+    def pauses(self) -> PauseRegistry:
+        from prefectlite.pause_tables import PauseTables  # few commands need it
+
+        return PauseTables(self._parts)
+
+    @cached_property
+    def blocks(self) -> BlockRegistry:
+        from prefectlite.block_tables import BlockTables  # few commands need it
+
+        return BlockTables(self._parts)
+
+    @cached_property
+    def notifications(self) -> NotificationRegistry:
+        from prefectlite.notification_tables import NotificationTables  # few commands need it
+
+        return NotificationTables(self._parts)
+
+    @property
+    def _parts(self) -> Access:
+        return Access(self._read, self._write, self._state_change)
 
     def change_mark(self) -> object:
         return self._database.version()
 
     def create_flow_run(self, flow_run: FlowRun) -> None:
-        row = (*flow_run_values(flow_run), _actor(here.pid))
+        row = (*flow_run_values(flow_run), actor(here.pid))
         self._write(lambda connection: connection.execute(_INSERT_FLOW_RUN, row), durable=True)
 
     def create_task_runs(self, task_runs: Sequence[TaskRun]) -> None:
-        actor = _actor(here.pid)
-        rows = [(*task_run_values(run), actor, run.flow_run_id) for run in task_runs]
+        by = actor(here.pid)
+        rows = [(*task_run_values(run), by, run.flow_run_id) for run in task_runs]
 
         def insert(connection: sqlite3.Connection) -> None:
             if len(rows) == 1:
@@ -183,8 +205,8 @@ class SQLiteRegistry(Registry):
 
     def change_state(self, run: Run, state: State) -> Run:
         changed, change = self._state_change(run, state)
-        is_flow_run = isinstance(run, FlowRun)
-        self._write(change, durable=is_flow_run, with_lines=self._lines.are_of(run.id))
+        with_lines, tell = self._lines.are_of(run.id), not ends_process(changed)
+        self._write(change, durable=isinstance(run, FlowRun), with_lines=with_lines, tell=tell)
         return changed
 
     def begin_flow_run(self, flow_run: FlowRun, state: State, process: ProcessIdentity) -> FlowRun:
@@ -206,8 +228,8 @@ class SQLiteRegistry(Registry):
         """Return the run after a change, and what makes the change in a transaction."""
         is_flow_run = isinstance(run, FlowRun)
         changed: Run = after_change(run, state)
-        actor = _actor(here.pid)
-        row = (*change_values(changed), actor, run.id, run.state_version, run.state.type.value)
+        by = actor(here.pid)
+        row = (*change_values(changed), by, run.id, run.state_version, run.state.type.value)
         if is_flow_run:
             statement = _CHANGE_FLOW_RUN
         elif state.type is StateType.RUNNING:
@@ -282,7 +304,7 @@ class SQLiteRegistry(Registry):
         limit: int | None = DEFAULT_LIMIT,
     ) -> list[FlowRun]:
         where = Where()
-        _add_states(where, states)
+        where.add_states(states)
         where.add_any("flow_name", flow_names)
         if parent_flow_run_id is not None:
             where.add_any("parent_flow_run_id", [parent_flow_run_id])
@@ -291,7 +313,7 @@ class SQLiteRegistry(Registry):
 
     def list_begun_flow_runs(self) -> list[FlowRun]:
         where = Where()
-        _add_states(where, _UNFINISHED_TYPES)
+        where.add_states(UNFINISHED_TYPES)
         where.add("(process IS NOT NULL OR launcher IS NOT NULL)")
         return self._read(flow_run_from, f"{_SELECT_FLOW_RUN} {where}", where.values(None)[:-1])
 
@@ -305,7 +327,7 @@ class SQLiteRegistry(Registry):
         where = Where()
         if flow_run_id is not None:
             where.add("flow_run_seq = (SELECT seq FROM flow_run WHERE id = ?)", flow_run_id)
-        _add_states(where, states)
+        where.add_states(states)
         sql = f"{_SELECT_TASK_RUN} {where} ORDER BY seq DESC LIMIT ?"
         return self._read(task_run_from, sql, where.values(limit))
 
@@ -397,6 +419,7 @@ class SQLiteRegistry(Registry):
         *,
         durable: bool = False,
         with_lines: bool = False,
+        tell: bool = True,
     ) -> T:
         """Do ``work`` in a transaction.
 
@@ -406,10 +429,12 @@ class SQLiteRegistry(Registry):
             with_lines: Also record the log lines added so far; a durable one does it anyway. Not
                 every write does, because a line of its own costs as much as half a transaction,
                 and one of a hundred next to nothing.
+            tell: After a durable one, have notifications delivered that are due.
         """
         if not durable and not with_lines:
             return self._database.write(work)
         taken: list[Values] = []
+        due: list[Row] = []
 
         def work_and_log(connection: sqlite3.Connection) -> T:
             result = work(connection)
@@ -417,11 +442,18 @@ class SQLiteRegistry(Registry):
             taken.extend(self._lines.take())
             if taken:
                 insert_lines(connection, taken)
+            if durable and tell:
+                due.extend(connection.execute(_FIRST_DUE_AT).fetchall())
             return result
 
-        return self._database.write(
+        result = self._database.write(
             work_and_log, durable=durable, undo=lambda: self._lines.put_back(taken)
         )
+        if due and due[0][0] <= to_microseconds(now()):
+            from prefectlite.courier_processes import start_courier  # few changes are told
+
+            start_courier(self.url)
+        return result
 
     def _read(self, record: Callable[[Row], T], sql: str, parameters: Sequence[object]) -> list[T]:
         """Return the records of the rows that a SELECT finds."""
@@ -430,16 +462,6 @@ class SQLiteRegistry(Registry):
             return [record(row) for row in rows]
         except (ValueError, TypeError, OverflowError) as error:
             raise self._database.damaged(error) from error
-
-
-@cache
-def _actor(pid: int) -> str:
-    """Return who a process of this user is in the history: ``user@host:PID``."""
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    return f"{user}@{os.uname().nodename}:{pid}"
 
 
 def _only(runs: list[Run], noun: str, reference: str) -> Run:
@@ -458,22 +480,6 @@ def _noun(run: FlowRun | TaskRun) -> str:
     return "flow run" if isinstance(run, FlowRun) else "task run"
 
 
-def _add_states(where: Where, states: Collection[str]) -> None:
-    types = [state.upper() for state in states]
-    if types and _UNFINISHED_TYPES.issuperset(types):
-        where.add_any("state_type", types)
-        # With the words of flow_run_unfinished, or SQLite would not use that index.
-        where.add("state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')")
-    elif states:
-        # As they are too, because lower() knows the case of ASCII only.
-        names = {*states, *(state.lower() for state in states)}
-        marks = ", ".join("?" * len(names))
-        columns = ("state_name", "lower(state_name)", "lower(state_type)")
-        either = " OR ".join(f"{column} IN ({marks})" for column in columns)
-        where.add(f"({either})", *names, *names, *names)
-
-
-_UNFINISHED_TYPES = frozenset(type_.value for type_ in StateType) - FINAL
 _OPENING = threading.RLock()
 _OPEN: dict[tuple[str, bool], SQLiteRegistry] = {}
 

@@ -7,13 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from tests.benchmarks import agents, cancels, flows, lines, starts, tasks, writers
+from tests.benchmarks import agents, cancels, flows, lines, pauses, starts, tasks, writers
 from tests.benchmarks.measuring import Benchmark, Row, Scale, quiet
 from tests.benchmarks.report import document, table
 
 _BENCHMARKS: dict[str, Benchmark] = {
     name: benchmark
-    for group in (tasks, flows, starts, cancels, agents, lines, writers)
+    for group in (tasks, flows, starts, cancels, agents, pauses, lines, writers)
     for name, benchmark in group.BENCHMARKS.items()
 }
 

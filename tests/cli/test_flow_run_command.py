@@ -120,7 +120,7 @@ def test_inspect_as_json_is_one_object(run, seeds):
     child = seeds.flow_run("child", parent_flow_run_id=parent.id)
     parent = seeds.end(parent)
     shown = json.loads(run("flow-run inspect --json", parent.id).stdout)
-    assert set(shown) == {*_RUN_KEYS, "states", "task_run_counts", "subflow_runs"}
+    assert set(shown) == {*_RUN_KEYS, "pause", "states", "task_run_counts", "subflow_runs"}
     assert [state["name"] for state in shown["states"]] == ["Pending", "Running", "Completed"]
     assert all("@" in state["actor"] for state in shown["states"])
     assert shown["task_run_counts"] == {"Completed": 1}
@@ -178,7 +178,7 @@ def test_logs_shows_the_first_or_the_last_lines(run, seeds, options, expected):
 
 
 def test_logs_reads_on_past_the_lines_that_it_reads_at_once(run, seeds, monkeypatch):
-    monkeypatch.setattr("prefectlite.cli.flow_run._LINES_AT_ONCE", 2)
+    monkeypatch.setattr("prefectlite.log_listings._LINES_AT_ONCE", 2)
     flow_run = seeds.flow_run()
     for number in range(5):
         seeds.log(flow_run, f"number {number}")

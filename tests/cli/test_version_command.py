@@ -14,14 +14,14 @@ def test_version_shows_what_a_bug_report_needs(run, home):
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "registry": f"sqlite:///{home / 'registry.db'}",
-        "schema": "4",
+        "schema": "7",
     }
 
 
 def test_version_as_json_has_the_same(run):
     shown = json.loads(run("version --json").stdout)
     assert list(shown) == ["prefectlite", "python", "sqlite", "registry", "schema"]
-    assert shown["schema"] == 4
+    assert shown["schema"] == 7
 
 
 def test_version_works_where_the_registry_does_not(run, home):

@@ -226,7 +226,9 @@ def as_nobody(start, url):
         for script in MIGRATIONS.iterdir():
             shutil.copyfile(script, f"{folder}/{script.name}")
             Path(folder, script.name).chmod(0o644)
-        return json.loads(start(AS_NOBODY, url, folder, cwd="/").end())
+        # Nor may it look into the folder of the settings of who started it.
+        settings = {"XDG_CONFIG_HOME": folder}
+        return json.loads(start(AS_NOBODY, url, folder, cwd="/", env=settings).end())
 
 
 @pytest.fixture

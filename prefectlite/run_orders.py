@@ -1,0 +1,87 @@
+"""What the commands do that pause and resume runs: with each of them, and what they say of it.
+
+``cli`` only; ``pauses`` does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from prefectlite import console
+from prefectlite.errors import PrefectLiteError, UsageError
+from prefectlite.listings import writable_registry
+from prefectlite.pauses import is_refusal, resume
+from prefectlite.records import FlowRun
+from prefectlite.registry import Registry
+from prefectlite.run_inputs import from_texts
+from prefectlite.settling import settle
+from prefectlite.waiting import wait_for_flow_run
+
+# The run's process is awake within some milliseconds, and says at once what it does not take.
+_ANSWER_SECONDS = 0.3
+
+
+def change_each(
+    ids: Sequence[str], do: Callable[[Registry, FlowRun], FlowRun], *, done: str, as_json: bool
+) -> int:
+    """Do something with each flow run, also after one with which that cannot be done.
+
+    Args:
+        ids: Ids, unique starts of ids, or names.
+        do: Does it, and returns the run as it then is.
+        done: What is said of each then, such as ``Paused``.
+        as_json: Print those with which it was done, as a JSON list.
+
+    Returns:
+        The exit code: that of the last one with which it could not be done.
+    """
+    registry = writable_registry()
+    settle(registry, lambda: registry)
+    changed, exit_code = [], 0
+    found = [registry.find_flow_run(reference) for reference in ids]
+    for flow_run in {run.id: run for run in found}.values():
+        try:
+            now = do(registry, flow_run)
+        except PrefectLiteError as error:
+            console.error(error)
+            exit_code = error.exit_code
+        else:
+            changed.append(now)
+            why = f" {now.state.message}" if now.state.is_paused() else ""
+            console.say(f"{done} flow run '{console.escaped(now.name)}' ({now.id}).{why}")
+    if as_json:
+        console.out_json([flow_run.dict() for flow_run in changed])
+    return exit_code
+
+
+def resume_one(
+    registry: Registry, flow_run: FlowRun, given: Mapping[str, object], texts: Mapping[str, str]
+) -> FlowRun:
+    """Resume a run, and return it as it then is.
+
+    Args:
+        given: Answers, by name.
+        texts: Answers as a person has typed them, which win over the others.
+
+    Raises:
+        NotPausedError, FlowPauseTimeout: As ``pauses.resume``.
+        UsageError: The run asks for something else, or its own check refuses the answer.
+    """
+    pause = registry.pauses.find_pause(flow_run.id)
+    schema = pause.input_schema if pause else None
+    answer = {**given, **from_texts(schema or {}, texts)}
+    resumed = resume(registry, flow_run, answer)
+    if schema is None:
+        return resumed
+    later = wait_for_flow_run(
+        registry,
+        flow_run.id,
+        until=is_refusal,
+        timeout_seconds=_ANSWER_SECONDS,
+    )
+    if is_refusal(later.state):
+        raise UsageError(
+            f"flow run {flow_run.name!r} is paused again: {later.state.message}",
+            hint=f"what it asks for: prefectlite flow-run inspect {flow_run.id[:8]}",
+        )
+    return resumed
