@@ -26,7 +26,7 @@ _KEYS: dict[str, tuple[type, str]] = {
     "tags": (list, "a list of texts"),
     "work_queue": (str, "a text"),
     "parameters": (dict, "a table"),
-    "infrastructure": (dict, "a table"),
+    "infrastructure": (dict, "a table, or a block such as process/big-box"),
 }
 _REQUIRED = ("name", "flow_name", "entrypoint")
 _HEAD = """\
@@ -44,7 +44,8 @@ _PARAMETERS = """
 """
 _INFRASTRUCTURE = """
 # What each run runs in. A process can have: command, environment (a table), working_directory,
-# stream_output, grace_seconds (between SIGTERM and SIGKILL) and timeout_seconds.
+# stream_output, grace_seconds (between SIGTERM and SIGKILL) and timeout_seconds. With
+# block = "process/NAME" it has what that block has, but for what is said here.
 """
 
 
@@ -98,6 +99,8 @@ def toml_text(deployment: Deployment, *, folder: Path | None) -> str:
 def read_toml(path: Path) -> dict[str, object]:
     """Return the keys and values of a file; its working directory is absolute.
 
+    An ``infrastructure`` that is a text is given as the table that has it as its ``block``.
+
     Raises:
         UsageError: The file cannot be read, is no TOML, or has a key that is unknown, missing or
             of another type.
@@ -113,6 +116,8 @@ def read_toml(path: Path) -> dict[str, object]:
             f"{path} cannot be read: {reason}",
             hint="a deployment's file is made by: prefectlite deployment build",
         ) from error
+    if isinstance(document.get("infrastructure"), str):
+        document["infrastructure"] = {"block": document["infrastructure"]}
     for key, value in document.items():
         if key not in _KEYS:
             raise UsageError(f"{path}: there is no key {key!r} in a deployment", hint=_near(key))

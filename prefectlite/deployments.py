@@ -22,8 +22,9 @@ from prefectlite.deployment_parameters import check_given, check_parameters, jso
 from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, WorkQueue
 from prefectlite.entrypoints import absolute, is_running_program, load_flow
 from prefectlite.errors import ConflictError, EntrypointError, UsageError
+from prefectlite.infrastructure import Infrastructure
 from prefectlite.names import new_id, random_run_name
-from prefectlite.overrides import checked_infrastructure
+from prefectlite.overrides import checked_infrastructure, resolved_infrastructure
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
@@ -48,6 +49,7 @@ class DeploymentKeywords(TypedDict, total=False):
     parameters: Mapping[str, object]
     tags: Collection[str]
     work_queue_name: str
+    infrastructure: Infrastructure | str | None
     infra_overrides: Mapping[str, object]
 
 
@@ -63,8 +65,10 @@ class Deployment:
             the current one.
         parameters: What the flow is called with where a run says nothing else.
         work_queue_name: Where its runs wait; the queue is created if there is none.
-        infra_overrides: What differs from the defaults of the infrastructure that a run runs in:
-            for a process ``command``, ``environment`` (or ``env``), ``working_directory`` (or
+        infrastructure: What its runs run in: a block, such as ``process/big-box``, whose fields each
+            run takes as they are when it is made; or an infrastructure, whose fields are copied; None
+            for a process.
+        infra_overrides: What differs from that. For a process ``command``, ``environment`` (or ``env``), ``working_directory`` (or
             ``working_dir``), ``stream_output``, ``grace_seconds``, ``timeout_seconds``; one
             entry of the environment is also given as ``"env.NAME"``. ``type`` names another
             infrastructure.
@@ -79,6 +83,7 @@ class Deployment:
     parameters: Mapping[str, object] = field(default_factory=dict)
     tags: Collection[str] = ()
     work_queue_name: str = DEFAULT_WORK_QUEUE
+    infrastructure: Infrastructure | str | None = None
     infra_overrides: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -161,6 +166,7 @@ class Deployment:
 
         Raises:
             UsageError: An attribute is not what it must be.
+            NotFoundError: The block that its infrastructure takes after is not on record.
         """
         return apply_deployment(self.record()).deployment.id
 
@@ -193,7 +199,7 @@ class Deployment:
             parameters=json_parameters(self.parameters),
             tags=_checked_tags(self.tags),
             work_queue=self.work_queue_name,
-            infrastructure=checked_infrastructure(self.infra_overrides),
+            infrastructure=checked_infrastructure(self.infra_overrides, base=self.infrastructure),
             created_at=made_at,
             updated_at=made_at,
         )
@@ -215,7 +221,13 @@ class Applied:
 
 
 def apply_deployment(deployment: deployment_records.Deployment) -> Applied:
-    """Put a deployment on record, and its work queue if there is none."""
+    """Put a deployment on record, and its work queue if there is none.
+
+    Raises:
+        NotFoundError: The block that its infrastructure takes after is not on record.
+        BlockNotLoadedError: That block cannot be used.
+    """
+    resolved_infrastructure(deployment.infrastructure)
     tables = open_registry(PREFECTLITE_REGISTRY.value()).deployments
     is_queue_new = deployment.work_queue not in {queue.name for queue in tables.list_work_queues()}
     if is_queue_new:
@@ -256,7 +268,7 @@ def run_deployment(  # noqa: PLR0913 - Prefect 2.8's signature
         The run as it is when the waiting ends, so perhaps not in a final state.
 
     Raises:
-        NotFoundError: There is no such deployment.
+        NotFoundError: There is no such deployment, or the block of its infrastructure is gone.
         AmbiguousReferenceError: The name means several.
         UsageError: A parameter, or the time, is not what it must be.
     """
@@ -345,6 +357,8 @@ def new_flow_run(
 
     Raises:
         UsageError: The time has no zone, or a tag is no text.
+        NotFoundError: The block that its infrastructure takes after is not on record any more.
+        BlockNotLoadedError: That block cannot be used.
     """
     if scheduled_at is not None and scheduled_at.utcoffset() is None:
         raise UsageError(
@@ -352,10 +366,8 @@ def new_flow_run(
             hint="such as datetime.now(timezone.utc), or 2024-02-29T21:31:00+01:00",
         )
     folder = Path(deployment.working_directory)
-    entrypoint, own_folder = (
-        deployment.entrypoint,
-        deployment.infrastructure.get("working_directory"),
-    )
+    infrastructure = resolved_infrastructure(deployment.infrastructure)
+    entrypoint, own_folder = deployment.entrypoint, infrastructure.get("working_directory")
     if own_folder is not None:  # the flow's code is still where it is
         entrypoint = absolute(entrypoint, folder)
         folder /= str(own_folder)
@@ -371,7 +383,7 @@ def new_flow_run(
         parent_flow_run_id=parent_flow_run_id,
         deployment_id=deployment.id,
         work_queue=deployment.work_queue,
-        infrastructure={**deployment.infrastructure, "working_directory": str(folder)},
+        infrastructure={**infrastructure, "working_directory": str(folder)},
         scheduled_at=scheduled_at or now(),
     )
 

@@ -7,7 +7,6 @@ pydantic before there is a value that only pydantic can check.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import inspect
@@ -19,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from prefectlite.errors import ParameterTypeError
 from prefectlite.json_values import MASK, json_or_text, shown, to_json_value
+from prefectlite.secret_annotations import holds_secret
 
 if typing.TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -229,6 +229,11 @@ def from_text(function: Function, texts: Mapping[str, str]) -> dict[str, object]
     }
 
 
+def value_from_text(text: str, annotation: object) -> object:
+    """Return the value that a person means by a text, for what is annotated so; see ``from_text``."""
+    return _from_text(text, _members(annotation))
+
+
 def schema(function: Function) -> dict[str, object]:
     """Return the JSON schema of the parameters: an object with ``properties`` and ``required``.
 
@@ -359,7 +364,7 @@ class _Check:
 
     def has_secret(self) -> bool:
         """Return whether a value of this annotation holds a secret anywhere."""
-        return _mentions_secret(self.annotation, set())
+        return holds_secret(self.annotation)
 
 
 def _members(annotation: object) -> tuple[object, ...]:
@@ -401,26 +406,6 @@ def _plain_function(function: Function) -> object:
     if isinstance(function, types.FunctionType | types.MethodType):
         return getattr(function, "__func__", function)
     return inspect.unwrap(type(function).__call__)
-
-
-def _mentions_secret(annotation: object, seen: set[int]) -> bool:
-    """Return whether a secret type stands anywhere in an annotation, fields of models included."""
-    if id(annotation) in seen:
-        return False
-    seen.add(id(annotation))
-    if hasattr(annotation, "get_secret_value"):
-        return True
-    parts: list[object] = [*typing.get_args(annotation)]
-    owner = typing.get_origin(annotation) or annotation
-    if isinstance(owner, type):
-        parts += [owner] if owner is not annotation else []
-        parts += [field.annotation for field in getattr(owner, "model_fields", {}).values()]
-        if dataclasses.is_dataclass(owner) or typing.is_typeddict(owner):
-            try:
-                parts += typing.get_type_hints(owner).values()
-            except Exception:  # noqa: BLE001 - as in _annotations
-                return True
-    return any(_mentions_secret(part, seen) for part in parts)
 
 
 def _annotation_text(annotation: object) -> str:

@@ -8,6 +8,7 @@ is imported before it is asked for.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +29,24 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401 - a module, whose names i
 
     for entry_point in entry_points(group=f"prefectlite.{kind}", name=name):
         return entry_point.load()
-    raise SettingError(f"there is no {kind} called {name!r}")
+    raise SettingError(
+        f"there is no {kind} called {name!r}", hint=f"there are: {', '.join(names(kind))}"
+    )
+
+
+def exists(kind: str, name: str) -> bool:
+    """Return whether something implements ``name``, or says so; imports nothing of it."""
+    if name.isidentifier() and (Path(__file__).parent / kind / f"{name}.py").is_file():
+        return not name.startswith("_")
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group=f"prefectlite.{kind}", name=name))
+
+
+def names(kind: str) -> list[str]:
+    """Return the names of our own implementations of a kind; imports none."""
+    files = (Path(__file__).parent / kind).glob("[a-z]*.py")
+    return sorted(file.stem for file in files)
 
 
 def _import(path: str) -> ModuleType | None:

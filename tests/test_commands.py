@@ -203,6 +203,8 @@ def test_what_the_strict_reader_takes_typer_reads_in_the_same_way(function, data
                 "flow-run",
                 "task-run",
                 "version",
+                "block",
+                "type",
                 "ls",
                 "inspect",
                 "logs",

@@ -14,7 +14,12 @@ from prefectlite.clock import duration_from_text, now
 from prefectlite.commands import Argument, Option
 from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, Deployment
 from prefectlite.endings import exit_code_of, tell_ending
-from prefectlite.errors import EntrypointError, NotFoundError, UsageError
+from prefectlite.errors import (
+    BlockNotLoadedError,
+    EntrypointError,
+    NotFoundError,
+    UsageError,
+)
 from prefectlite.json_values import json_or_text
 from prefectlite.listings import JsonListOption, JsonOption, writable_registry
 from prefectlite.parameter_options import (
@@ -78,6 +83,14 @@ def build(
             minimum=0,
         ),
     ] = None,
+    infra_block: Annotated[
+        str | None,
+        Option(
+            "--infra-block",
+            description="The block that says what a run runs in, as it is when the run is made.",
+            metavar="TYPE/NAME",
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None,
         Option(
@@ -109,6 +122,7 @@ def build(
     Examples:
         prefectlite deployment build my_flows.py:etl -n nightly -p day=today --tag prod --apply
         prefectlite deployment build my_flows:etl -n big -q slow --override grace_seconds=60
+        prefectlite deployment build my_flows:etl -n big --infra-block process/big-box
     """
     from prefectlite.deployment_files import toml_text, write_toml
     from prefectlite.deployments import Deployment, apply_deployment
@@ -127,6 +141,7 @@ def build(
         parameters=parameters_of(params) | from_text(flow.fn, pairs("-p", param or [])),
         tags=tag or (),
         work_queue_name=queue,
+        infrastructure=infra_block,
         infra_overrides=infrastructure | ({"timeout_seconds": timeout} if timeout else {}),
     ).record()
     path = output or Path(f"{name}-deployment.toml")
@@ -230,7 +245,7 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
         console.out_json(deployment.dict())
         return
     infrastructure = masked(deployment.infrastructure) or {}
-    type_ = str(infrastructure.pop("type", ""))
+    type_ = str(infrastructure.pop("type", infrastructure.pop("block", "")))
     console.out_fields(
         {
             "Deployment": deployment.full_name,
@@ -367,11 +382,13 @@ def delete(
 def _command(deployment: Deployment) -> str:
     """Return what a run of a deployment is started with, as a shell would take it."""
     from prefectlite.infrastructure import load_infrastructure
+    from prefectlite.overrides import resolved_infrastructure
 
     folder = {"working_directory": deployment.working_directory}
     try:
-        return load_infrastructure(folder | {**deployment.infrastructure}).preview("ID")
-    except UsageError:  # its type is known elsewhere only
+        fields = resolved_infrastructure(deployment.infrastructure)
+        return load_infrastructure(folder | fields).preview("ID")
+    except (UsageError, NotFoundError, BlockNotLoadedError):  # as may be elsewhere, or was once
         return ""
 
 

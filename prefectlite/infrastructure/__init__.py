@@ -10,9 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from prefectlite.errors import UsageError
+from prefectlite.names import new_id
 from prefectlite.plugins import load
 from prefectlite.records import FlowRun, ProcessIdentity
 
@@ -34,7 +35,7 @@ class Launched:
 
 
 class Infrastructure(ABC):
-    """Starts flow runs, and ends them.
+    """Starts flow runs, and ends them. It can be kept on record as a block of its type.
 
     Attributes:
         type: Its name, as deployments say it.
@@ -76,6 +77,50 @@ class Infrastructure(ABC):
             InfrastructureNotAvailable: It is of another scope: another host, say.
             InfrastructureError: It cannot be proven to be the run.
         """
+
+    def save(self, name: str, overwrite: bool = False) -> str:  # noqa: FBT001, FBT002 - Prefect 2.8's signature
+        """Put it on record as the block ``type/name``, and return the block's id.
+
+        The values of its environment are kept as secrets.
+
+        Raises:
+            UsageError: It cannot be the name of a block, or a field is not what it must be.
+            ConflictError: The name is taken, and not to be overwritten.
+        """
+        from prefectlite.block_documents import save_document  # no launch needs it
+        from prefectlite.block_records import BlockDocument, SecretPlace
+
+        fields = load_infrastructure(self.fields()).fields()
+        environment = fields.get("environment")
+        variables = environment if isinstance(environment, Mapping) else {}
+        secrets = tuple(SecretPlace(("environment", variable)) for variable in variables)
+        type_ = str(fields.pop("type"))
+        document = BlockDocument(id=new_id(), type=type_, name=name, fields={}, secrets=secrets)
+        return save_document(document, fields, overwrite=overwrite).id
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Return the one that is on record as the block ``type/name``.
+
+        Raises:
+            NotFoundError: There is none.
+            BlockNotLoadedError: Its fields are not what they must be, or its secrets are gone.
+        """
+        from prefectlite.block_types import load_infrastructure_block
+
+        infrastructure: Self = load_infrastructure_block(cls.type, name)
+        return infrastructure
+
+    @classmethod
+    def delete(cls, name: str) -> None:
+        """Delete the block ``type/name``.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        from prefectlite.block_documents import delete_document
+
+        delete_document(cls.type, name)
 
     @abstractmethod
     def preview(self, flow_run_id: str) -> str:

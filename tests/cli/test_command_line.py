@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from prefectlite import __version__, cli
+from prefectlite.infrastructure.process import Process
 
 SOURCES = str(Path(cli.__file__).parents[2])
 DEADLINE_SECONDS = 60
 FULL = Path("/dev/full")
-_COMMANDS = ["deployment", "flow-run", "task-run", "version", "work-queue"]
+_COMMANDS = ["block", "deployment", "flow-run", "task-run", "version", "work-queue"]
 _READS = [
     ["flow-run", "ls"],
     ["flow-run", "inspect", "a-name"],
@@ -22,17 +23,20 @@ _READS = [
     ["task-run", "inspect", "my_task-0"],
     ["deployment", "ls"],
     ["work-queue", "ls"],
+    ["block", "ls"],
+    ["block", "inspect", "process/big-box"],
     ["--color", "never", "flow-run", "ls", "--json"],
 ]
 _TOO_HEAVY = {"typer", "click", "pydantic", "rich", "psutil", "asyncio", "logging", "platformdirs"}
 _TOO_HEAVY |= {"tomllib", "tomli_w"}
 
 
-def _every_command_line():
-    for word, command in cli.every_command().items():
-        names = [""] if callable(command) else command.commands
-        for name in names:
-            yield [word, name] if name else [word]
+def _every_command_line(commands=None, words=()):
+    for word, command in (commands or cli.every_command()).items():
+        if callable(command):
+            yield [*words, word]
+        else:
+            yield from _every_command_line(command.commands, [*words, word])
 
 
 # Finding and reading.
@@ -95,6 +99,11 @@ def test_every_example_of_the_help_is_read_without_typer(run, line):
         ("--nonsense", "--nonsense"),
         ("__init__", "No such command"),
         ("version.py", "No such command"),
+        ("block type", "Usage: prefectlite block type"),
+        ("block type lss", "Did you mean 'ls'?"),
+        ("block-type ls", "No such command"),
+        ("block_type ls", "No such command"),
+        ("flow run ls", "No such command"),
     ],
 )
 def test_a_usage_error_exits_2_and_says_why_on_stderr(run, line, words):
@@ -124,6 +133,15 @@ def test_a_shell_is_told_how_to_complete_a_command(start):
     assert (ended.returncode, ended.stdout.decode().split()) == (0, ["flow-run"])
 
 
+def test_a_shell_is_told_how_to_complete_a_command_of_a_group_in_a_group(start):
+    environment = {
+        "_PREFECTLITE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "prefectlite block type in",
+        "COMP_CWORD": "3",
+    }
+    assert start(env=environment).stdout.decode().split() == ["inspect"]
+
+
 def test_the_completion_variable_is_heard_where_the_arguments_are_right(start, seeds):
     seeds.flow_run()
     environment = {
@@ -140,6 +158,7 @@ def test_the_completion_variable_is_heard_where_the_arguments_are_right(start, s
 
 @pytest.mark.parametrize("arguments", [["--version"], ["version"], *_READS], ids=" ".join)
 def test_a_command_that_reads_imports_nothing_heavy(seeds, arguments):
+    Process().save("big-box")
     flow_run = seeds.flow_run("a-name", end=False)
     seeds.log(flow_run, "hello", task_run=seeds.task_run(flow_run))
     seeds.end(flow_run)
@@ -156,9 +175,12 @@ def test_a_command_that_reads_imports_nothing_heavy(seeds, arguments):
         check=False,
     )
     assert (ended.returncode, ended.stdout.strip() != "") == (0, True), ended.stderr
-    imported = {name.partition(".")[0] for name in ended.stderr.split()}
+    modules = {*ended.stderr.split()}
+    imported = {name.partition(".")[0] for name in modules}
     assert "prefectlite" in imported
     assert imported.isdisjoint(_TOO_HEAVY)
+    if "block" not in arguments:
+        assert not any("block" in name for name in modules if name.startswith("prefectlite."))
 
 
 def test_version_is_answered_before_anything_is_imported():
