@@ -16,6 +16,7 @@ from datetime import timedelta
 
 from prefectlite.cancellation import Enforcement, wake
 from prefectlite.clock import duration_text, monotonic, now
+from prefectlite.couriers import call_courier
 from prefectlite.deployment_records import Agent
 from prefectlite.errors import (
     InfrastructureError,
@@ -159,6 +160,7 @@ class Service:
         if monotonic() >= self._claim_at:
             self._claim_at = 0.0
             self._launch_due()
+        told_at = call_courier(self._registry)
         if self._has_more:
             return 0.0
         next_due_at = self._registry.deployments.next_due_at(
@@ -169,6 +171,8 @@ class Service:
         seconds = min(moments) - monotonic()
         if next_due_at is not None:
             seconds = min(seconds, (next_due_at - now()).total_seconds())
+        if told_at is not None and told_at > now():  # what is due now is a courier's affair
+            seconds = min(seconds, (told_at - now()).total_seconds())
         return max(0.0, seconds)
 
     def _find_forgotten(self) -> None:
