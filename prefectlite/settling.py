@@ -16,7 +16,6 @@ from pathlib import Path
 
 from prefectlite import console
 from prefectlite.clock import monotonic, now
-from prefectlite.couriers import call_courier
 from prefectlite.errors import (
     NotFoundError,
     PrefectLiteError,
@@ -34,7 +33,6 @@ from prefectlite.liveness import (
     start_ticks,
     tidy,
 )
-from prefectlite.pauses import fail_overdue
 from prefectlite.process_trees import end_cgroup, end_marked
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.registry import Registry, open_registry
@@ -79,6 +77,8 @@ def settle(
     """
     begun = registry.list_begun_flow_runs()
     if any(flow_run.state.is_paused() for flow_run in begun):
+        from prefectlite.pauses import fail_overdue  # mostly none is, and many commands come here
+
         with suppress(RegistryReadOnlyError):
             fail_overdue(open_to_write())
     dead, ending = _dead_runs(registry, monotonic() + ending_seconds)
@@ -232,6 +232,8 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
     A run that is Cancelling stays so as long as some of its processes do not die. Safe to call again,
     and from several processes at once.
     """
+    from prefectlite.couriers import call_courier  # no listing needs it
+
     # The run's own courier, if there was one, has ended with its tree.
     call_courier(registry)
     # First: another process may be a step ahead, and remove the folder.

@@ -10,7 +10,6 @@ import os
 import pwd
 import sqlite3  # noqa: TID251 - a part of the SQLite registry
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
@@ -36,28 +35,24 @@ class Read(Protocol):
     ) -> list[T]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What every part is given.
+ChangeState = Callable[[FlowRun, State], tuple[FlowRun, Change]]
+#: What a part is made of.
+Access = tuple[Read, Write, ChangeState]
 
-    Attributes:
+
+class Tables:
+    """One part of the registry.
+
+    Args:
         read: Returns the records of the rows that a SELECT finds.
         write: Does its work in one transaction.
         change_state: Returns a run after a change, and what makes the change in a transaction.
     """
 
-    read: Read
-    write: Write
-    change_state: Callable[[FlowRun, State], tuple[FlowRun, Change]]
-
-
-class Tables:
-    """One part of the registry."""
-
-    def __init__(self, access: Access) -> None:
-        self._read = access.read
-        self._write = access.write
-        self._change_state = access.change_state
+    def __init__(self, read: Read, write: Write, change_state: ChangeState) -> None:
+        self._read = read
+        self._write = write
+        self._change_state = change_state
 
 
 @cache

@@ -28,8 +28,6 @@ from prefectlite.listings import (
     settled_registry,
     writable_registry,
 )
-from prefectlite.log_listings import Sources, read_lines
-from prefectlite.parameter_options import pairs, parameters_of
 from prefectlite.records import FlowRun, LogLine, Pause
 from prefectlite.registry import Registry
 from prefectlite.settling import settle, wait_for_supervisor
@@ -160,6 +158,8 @@ def logs(
         prefectlite flow-run logs gigantic-cockatoo --level warning
         prefectlite flow-run logs 3f2a9c1e --tail 20
     """
+    from prefectlite.log_listings import Sources, read_lines
+
     registry = settled_registry()
     flow_run = registry.find_flow_run(id)
     wait_for_supervisor(flow_run)
@@ -407,6 +407,7 @@ def resume(
         prefectlite flow-run resume gigantic-cockatoo
         prefectlite flow-run resume 3f2a9c1e --input approved=true --input comment="looks good"
     """
+    from prefectlite.parameter_options import pairs, parameters_of
     from prefectlite.run_orders import change_each, resume_one
 
     given = parameters_of(input_json, option="--input-json")

@@ -152,35 +152,35 @@ class SQLiteRegistry(Registry):
     def deployments(self) -> DeploymentRegistry:
         from prefectlite.deployment_tables import DeploymentTables  # few commands need it
 
-        return DeploymentTables(self._parts)
+        return DeploymentTables(*self._parts)
 
     @cached_property
     def launches(self) -> LaunchRegistry:
         from prefectlite.launch_tables import LaunchTables  # few commands need it
 
-        return LaunchTables(self._parts)
+        return LaunchTables(*self._parts)
 
     @cached_property
     def pauses(self) -> PauseRegistry:
         from prefectlite.pause_tables import PauseTables  # few commands need it
 
-        return PauseTables(self._parts)
+        return PauseTables(*self._parts)
 
     @cached_property
     def blocks(self) -> BlockRegistry:
         from prefectlite.block_tables import BlockTables  # few commands need it
 
-        return BlockTables(self._parts)
+        return BlockTables(*self._parts)
 
     @cached_property
     def notifications(self) -> NotificationRegistry:
         from prefectlite.notification_tables import NotificationTables  # few commands need it
 
-        return NotificationTables(self._parts)
+        return NotificationTables(*self._parts)
 
     @property
     def _parts(self) -> Access:
-        return Access(self._read, self._write, self._state_change)
+        return self._read, self._write, self._state_change
 
     def change_mark(self) -> object:
         return self._database.version()
