@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from prefectlite.block_documents import is_reference
+from prefectlite.block_documents import at, is_reference
 from prefectlite.blocks import Block
 from prefectlite.errors import UsageError
 from prefectlite.infrastructure import Infrastructure, load_infrastructure
@@ -133,21 +133,26 @@ def changed(
         fields: What the block has.
         changes: What ``from_texts`` gave.
         keys: Those that it was given.
+
+    Raises:
+        UsageError: What is to have an entry changed is no table.
     """
     found = {**fields}
     for key in keys:
-        first, *steps = key.split(".")
-        found[first] = _put(found.get(first), steps, changes[first])
+        *steps, last = key.split(".")
+        table, change = found, at(changes, tuple(steps))
+        for step in steps:
+            below = table.get(step)
+            if not isinstance(below, Mapping | None):
+                raise UsageError(
+                    f"what {key!r} is to be an entry of is no table",
+                    hint="change all of it; a block that has a name of its own is changed by that",
+                )
+            copy = {**(below or {})}
+            table[step] = copy
+            table = copy
+        table[last] = change[last]
     return found
-
-
-def _put(value: object, steps: list[str], change: object) -> object:
-    if not steps or not isinstance(change, Mapping):
-        return change
-    first, *steps = steps
-    table = dict(value) if isinstance(value, Mapping | Block) else {}
-    table[first] = _put(table.get(first), steps, change[first])
-    return table
 
 
 def _value(key: str, text: str, annotation: object) -> object:

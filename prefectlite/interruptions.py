@@ -199,9 +199,8 @@ class _Main:
             self.installed = True
 
     def on_poke(self, _number: int, frame: FrameType | None) -> None:
-        if not self.is_poked:  # by another process, that has changed something on record
-            watch.stir()
         self.is_poked = False
+        watch.stir()  # it may be another process, that has changed something on record
         if self.pending is not None:
             error, _, at = self.pending
             if at <= monotonic() and is_interruptible(frame):

@@ -88,6 +88,11 @@ def fault(text: str, kind: str = "") -> Failure:
     return known or Failure(f"it failed{kind and f' with {kind}'}", "check the fields of the block")
 
 
+def encodable(text: str) -> str:
+    """Replace what UTF-8 has no bytes for, such as half of a surrogate pair of a file's name."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def one_line(text: str) -> str:
     """Return a text without line breaks or controls: in a header, one would begin the next header."""
     return " ".join("".join(each if each.isprintable() else " " for each in text).split())

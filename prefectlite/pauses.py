@@ -170,5 +170,5 @@ def _wake(flow_run: FlowRun) -> None:
     """Have the run's process look at its record now, where it can be reached from here."""
     if flow_run.process is not None:
         # It does nothing to a process that does not listen for it.
-        with suppress(InfrastructureNotAvailable):  # it looks by itself from time to time
+        with suppress(InfrastructureNotAvailable, OSError):  # it looks by itself from time to time
             send(flow_run.process, signal.SIGURG)

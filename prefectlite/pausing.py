@@ -33,7 +33,8 @@ from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Generator, Mapping
+    from types import FrameType
 
     from pydantic import BaseModel
 
@@ -102,15 +103,14 @@ def pause_flow_run(
     context = current()
     if flow_run_id is not None and (context is None or str(flow_run_id) != context.flow_run.id):
         _pause_other(str(flow_run_id), request)
-        return None
+        return _nothing(sys._getframe(1))  # type: ignore[return-value] # noqa: SLF001 - see below
     if context is None:
         raise MissingContextError(
             "there is no run here: pause_flow_run was called outside of a flow or task",
             hint="name the flow run: pause_flow_run(flow_run_id)",
         )
     steps = _steps(context, request)
-    caller = sys._getframe(1)  # noqa: SLF001 - nothing else tells who is to await from who is not
-    if caller.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+    if _is_awaited(sys._getframe(1)):  # noqa: SLF001 - nothing else tells who awaits from who does not
         coroutine: Any = adrive(steps)
         # For the warning of Python, should nobody await it.
         coroutine.__name__ = coroutine.__qualname__ = "pause_flow_run"
@@ -140,6 +140,23 @@ def resume_flow_run(
     if run_input is not None and hasattr(run_input, "model_dump"):
         run_input = run_input.model_dump(mode="json")
     resume(registry, registry.find_flow_run(str(flow_run_id)), run_input)
+    return _nothing(sys._getframe(1))  # type: ignore[return-value] # noqa: SLF001 - as above
+
+
+class _Nothing:
+    """What a coroutine is given to await, as in Prefect 2.8, where there is nothing to wait for."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+
+def _nothing(caller: FrameType) -> _Nothing | None:
+    return _Nothing() if _is_awaited(caller) else None
+
+
+def _is_awaited(caller: FrameType) -> bool:
+    """Return whether the code of a coroutine is what has called."""
+    return bool(caller.f_code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +251,6 @@ def _begun(
 
         command = f"{command} {usage(wanted.input_schema)}".rstrip()
     logs.record(context, logging.INFO, f"Paused. To resume: {command}")
-    flow.registry.flush_logs()  # nothing else would record it before the end of the pause
     return flow.registry.pauses.find_pause(paused.id, state_version=paused.state_version)
 
 

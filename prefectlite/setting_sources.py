@@ -271,7 +271,7 @@ def profile_setting(key: str, *, origin: str = "") -> Setting[Any]:
     if setting is None:
         error = _unknown(key)
     elif setting.reach is Reach.ENVIRONMENT:
-        error = SettingError(f"{key} is set in the environment alone, not in a profile")
+        error = SettingError(f"{key} is set in the environment alone")
     else:
         error = SettingError(f"{key} is set by programs, not by people")
     if origin:

@@ -58,6 +58,25 @@ def registry(home):
     return open_registry(PREFECTLITE_REGISTRY.value())
 
 
+@pytest.fixture
+def profiles_path(tmp_path):
+    """The file of profiles; its folder exists."""
+    path = tmp_path / "user" / "config" / "prefectlite" / "profiles.toml"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+@pytest.fixture
+def write_profiles(profiles_path):
+    """Write the file of profiles, as a person does who then starts a new process."""
+
+    def write(text):
+        profiles_path.write_text(text, encoding="utf-8")
+        forget_profile()
+
+    return write
+
+
 #: Flows that deployments are made of.
 _FLOWS = """
 from pydantic import SecretStr

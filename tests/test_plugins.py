@@ -5,7 +5,7 @@ import importlib.metadata
 import pytest
 
 from prefectlite.errors import SettingError
-from prefectlite.plugins import load
+from prefectlite.plugins import exists, load
 
 
 def test_a_file_of_a_kinds_package_is_found_by_its_name():
@@ -16,8 +16,10 @@ def test_a_file_of_a_kinds_package_is_found_by_its_name():
     "name", ["nothing", "", "migrations", "__init__", "sqlite.x", "../x", "postgres+x"]
 )
 def test_what_names_no_implementation_is_an_error_of_the_settings(name):
-    with pytest.raises(SettingError, match="there is no registry called"):
+    with pytest.raises(SettingError, match="there is no registry called") as caught:
         load("registry", name)
+    assert caught.value.hint == "there are: sqlite"
+    assert not exists("registry", name)
 
 
 def test_another_distribution_offers_more_through_an_entry_point(monkeypatch):
@@ -29,6 +31,7 @@ def test_another_distribution_offers_more_through_an_entry_point(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
     assert load("registry", "memory")("[1]") == [1]
+    assert exists("registry", "memory")
 
 
 def test_an_implementation_that_lacks_a_library_says_which(tmp_path, monkeypatch):

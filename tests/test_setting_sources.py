@@ -1,6 +1,7 @@
 """Where a setting's value comes from: the environment before the profile before the default."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -34,31 +35,12 @@ from prefectlite.settings import (
 _SETTABLE = {setting.name for setting in settings_to_show() if setting.reach is Reach.ANYWHERE}
 
 
-@pytest.fixture
-def path(tmp_path):
-    """The file of profiles; its folder exists."""
-    path = tmp_path / "user" / "config" / "prefectlite" / "profiles.toml"
-    path.parent.mkdir(parents=True)
-    return path
-
-
-@pytest.fixture
-def write(path):
-    """Write the file of profiles, as a person does who then starts a new process."""
-
-    def write_profiles(text):
-        path.write_text(text, encoding="utf-8")
-        forget_profile()
-
-    return write_profiles
-
-
 # Which one counts.
 
 
-def test_the_environment_comes_before_the_profile_before_the_default(write, monkeypatch):
+def test_the_environment_comes_before_the_profile_before_the_default(write_profiles, monkeypatch):
     assert PREFECTLITE_LOGGING_LEVEL.value() == 20
-    write('[profiles.default]\nPREFECTLITE_LOGGING_LEVEL = "ERROR"')
+    write_profiles('[profiles.default]\nPREFECTLITE_LOGGING_LEVEL = "ERROR"')
     assert PREFECTLITE_LOGGING_LEVEL.value() == 40
     monkeypatch.setenv("PREFECTLITE_LOGGING_LEVEL", "DEBUG")
     assert PREFECTLITE_LOGGING_LEVEL.value() == 10
@@ -66,11 +48,13 @@ def test_the_environment_comes_before_the_profile_before_the_default(write, monk
     assert PREFECTLITE_LOGGING_LEVEL.value() == 40
 
 
-def test_the_profile_is_what_is_asked_for_else_the_active_one_else_default(write, monkeypatch):
+def test_the_profile_is_what_is_asked_for_else_the_active_one_else_default(
+    write_profiles, monkeypatch
+):
     profiles = "\n".join(f'[profiles.{n}]\nPREFECTLITE_UI_URL = "{n}"' for n in ("a", "default"))
-    write(profiles)
+    write_profiles(profiles)
     assert PREFECTLITE_UI_URL.value() == "default"
-    write(f'active = "a"\n{profiles}')
+    write_profiles(f'active = "a"\n{profiles}')
     assert PREFECTLITE_UI_URL.value() == "a"
     monkeypatch.setenv("PREFECTLITE_PROFILE", "default")
     forget_profile()
@@ -80,20 +64,22 @@ def test_the_profile_is_what_is_asked_for_else_the_active_one_else_default(write
     assert os.environ["PREFECTLITE_PROFILE"] == "a"
 
 
-def test_the_profile_default_need_not_exist(write):
-    write("")
+def test_the_profile_default_need_not_exist(write_profiles):
+    write_profiles("")
     assert own_profile().name == "default"
-    write('active = "default"\n[profiles.other]\nPREFECTLITE_DEBUG = true')
+    write_profiles('active = "default"\n[profiles.other]\nPREFECTLITE_DEBUG = true')
     assert PREFECTLITE_DEBUG.value() is False
 
 
 @pytest.mark.parametrize("text", ["", '[profiles.staging]\nPREFECTLITE_DEBUG = "1"'])
-def test_a_profile_that_is_not_there_is_an_error_that_names_the_file(write, path, text):
-    write(text)
+def test_a_profile_that_is_not_there_is_an_error_that_names_the_file(
+    write_profiles, profiles_path, text
+):
+    write_profiles(text)
     use_profile("stagin")
     with pytest.raises(SettingError, match="there is no profile 'stagin' in") as caught:
         PREFECTLITE_DEBUG.value()
-    assert str(path) in str(caught.value)
+    assert str(profiles_path) in str(caught.value)
     assert caught.value.hint == (
         "did you mean 'staging'?" if text else "see: prefectlite profile ls"
     )
@@ -104,8 +90,8 @@ def test_a_profile_has_a_name():
         use_profile("")
 
 
-def test_the_file_is_where_its_variable_says(path, tmp_path, monkeypatch):
-    assert read_profiles().path == path
+def test_the_file_is_where_its_variable_says(profiles_path, tmp_path, monkeypatch):
+    assert read_profiles().path == profiles_path
     monkeypatch.setenv("PREFECTLITE_PROFILES_PATH", str(tmp_path / "mine.toml"))
     (tmp_path / "mine.toml").write_text("[profiles.default]\nPREFECTLITE_DEBUG = true")
     assert PREFECTLITE_DEBUG.value() is True
@@ -138,27 +124,27 @@ def test_without_a_file_nothing_is_imported_to_read_one(start_python):
     assert start_python(program).line() == "[]"
 
 
-def test_the_file_is_read_once_in_a_process(write, path):
-    write('[profiles.default]\nPREFECTLITE_UI_URL = "first"')
+def test_the_file_is_read_once_in_a_process(write_profiles, profiles_path):
+    write_profiles('[profiles.default]\nPREFECTLITE_UI_URL = "first"')
     opened = []
     hook = {"is_on": True}
 
     def note(event, arguments):
-        if hook["is_on"] and event == "open" and str(arguments[0]) == str(path):
+        if hook["is_on"] and event == "open" and str(arguments[0]) == str(profiles_path):
             opened.append(arguments[0])
 
     sys.addaudithook(note)  # for good: it is only told to be quiet
     for _ in range(10):
         assert PREFECTLITE_UI_URL.value() == "first"
         assert PREFECTLITE_LOGGING_LEVEL.value() == 20
-    path.write_text("broken [")
+    profiles_path.write_text("broken [")
     assert PREFECTLITE_UI_URL.value() == "first"
     hook["is_on"] = False
     assert len(opened) == 2  # and once by this test, to break it
 
 
-def test_who_changes_the_file_sees_the_change(write):
-    write("")
+def test_who_changes_the_file_sees_the_change(write_profiles):
+    write_profiles("")
     assert PREFECTLITE_DEBUG.value() is False
     with changing_profiles() as profiles:
         profiles.settings["default"] = {"PREFECTLITE_DEBUG": "true"}
@@ -191,10 +177,11 @@ def test_every_setting_that_a_person_sets_can_stand_in_a_profile():
         ("PREFECTLITE_LOGGING_LEVEL", '"warning"', 30),
         ("PREFECTLITE_UI_URL", '"http://ü"', "http://ü"),
         ("PREFECTLITE_UI_URL", '""', ""),
+        ("PREFECTLITE_REGISTRY", '"sqlite:////rel.db"', "sqlite:////rel.db"),
     ],
 )
-def test_a_value_may_be_a_text_a_number_true_or_false(write, key, text, value):
-    write(f"[profiles.default]\n{key} = {text}")
+def test_a_value_may_be_a_text_a_number_true_or_false(write_profiles, key, text, value):
+    write_profiles(f"[profiles.default]\n{key} = {text}")
     assert getattr(settings, key).value() == value
 
 
@@ -211,18 +198,21 @@ def test_a_value_may_be_a_text_a_number_true_or_false(write, key, text, value):
         (PREFECTLITE_REGISTRY_LOCK_SECONDS, "nan", "expected a number of seconds"),
         (PREFECTLITE_LOGGING_LEVEL, "20", "expected one of DEBUG"),
         (PREFECTLITE_HOME, '"here"', "a path begins with / or ~"),
+        (PREFECTLITE_REGISTRY, '"sqlite:///rel.db"', "the path begins with /: sqlite:////"),
+        (PREFECTLITE_REGISTRY, '"sqlite:rel.db"', "the path begins with /: sqlite:////"),
+        (PREFECTLITE_REGISTRY, '"postgres://h/db"', "no registry called 'postgres'"),
         (PREFECTLITE_HOME, '"~no-such-user-of-this-machine/x"', ""),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named_with_its_profile(
-    write, path, monkeypatch, setting, text, reason
+    write_profiles, profiles_path, monkeypatch, setting, text, reason
 ):
     monkeypatch.delenv("PREFECTLITE_HOME")
-    write(f"[profiles.default]\n{setting.name} = {text}")
+    write_profiles(f"[profiles.default]\n{setting.name} = {text}")
     with pytest.raises(SettingError) as caught:
         setting.value()
     assert str(caught.value).startswith(f"{setting.name}=")
-    assert f"(profile 'default' in {path}): " in str(caught.value)
+    assert f"(profile 'default' in {profiles_path}): " in str(caught.value)
     assert reason in str(caught.value)
 
 
@@ -239,25 +229,30 @@ def test_a_value_of_the_environment_that_makes_no_sense_is_said_to_be_from_there
         ("PREFECT_LOGGING_LEVEL", "no setting", "did you mean 'PREFECTLITE_LOGGING_LEVEL'?"),
         ("prefectlite_ui_url", "no setting", "did you mean 'PREFECTLITE_UI_URL'?"),
         ("HOME", "no setting", "did you mean 'PREFECTLITE_HOME'?"),
-        ("PREFECTLITE_XYZZY", "no setting", "there are: PREFECTLITE_"),
-        ("PREFECTLITE_PROFILE", "is for the environment", "take it out"),
+        ("PREFECTLITE_XYZZY", "no setting", "there are: NO_COLOR, PREFECTLITE_"),
+        ("NO_COLOUR", "no setting", "did you mean 'NO_COLOR'?"),
+        ("PREFECTLITE_PROFILE", "is set in the environment alone", "take it out"),
         ("PREFECTLITE_RUN_TOKEN", "is set by programs", "take it out"),
-        ("NO_COLOR", "is set by programs", "take it out"),
+        ("NO_COLOR", "is set in the environment alone", "take it out"),
+        ("TERM", "is set by programs", "take it out"),
     ],
 )
-def test_a_key_that_is_no_setting_is_an_error_of_every_setting(write, path, key, error, hint):
-    write(f'[profiles.default]\n{key} = "x"')
+def test_a_key_that_is_no_setting_is_an_error_of_every_setting(
+    write_profiles, profiles_path, key, error, hint
+):
+    write_profiles(f'[profiles.default]\n{key} = "x"')
     with pytest.raises(SettingError, match=error) as caught:
         PREFECTLITE_DEBUG.value()
-    assert f"(profile 'default' in {path})" in str(caught.value)
+    assert f"(profile 'default' in {profiles_path})" in str(caught.value)
     assert caught.value.hint.startswith(hint)
     assert caught.value.hint.endswith(f"take it out with: prefectlite config unset {key}")
+    assert re.search(r"[\w'] Else", caught.value.hint) is None
     assert own_profile().values == {key: "x"}  # for who mends it
     assert NO_COLOR.value() is False  # which no profile can have
 
 
-def test_a_profile_that_is_not_used_may_have_any_key(write):
-    write('[profiles.newer]\nPREFECTLITE_OF_TOMORROW = "x"')
+def test_a_profile_that_is_not_used_may_have_any_key(write_profiles):
+    write_profiles('[profiles.newer]\nPREFECTLITE_OF_TOMORROW = "x"')
     assert PREFECTLITE_DEBUG.value() is False
 
 
@@ -287,8 +282,14 @@ def test_a_variable_that_looks_like_a_setting_and_is_none_is_told(monkeypatch):
     [
         ("postgresql://me:p@ss/w:rd@host:1/db", "postgresql://me:**********@host:1/db"),
         ("postgresql://:secret@host/db", "postgresql://:**********@host/db"),
-        ("postgresql://host/db?password=secret&x=1", "postgresql://host/db?password=**********&x=1"),
-        ("postgresql://u:a\nb@h?sslpassword=s", "postgresql://u:**********@h?sslpassword=**********"),
+        (
+            "postgresql://host/db?password=secret&x=1",
+            "postgresql://host/db?password=**********&x=1",
+        ),
+        (
+            "postgresql://u:a\nb@h?sslpassword=s",
+            "postgresql://u:**********@h?sslpassword=**********",
+        ),
         ("postgresql://me@host:5432/db", "postgresql://me@host:5432/db"),
         ("sqlite:////home/a:b@c.db", "sqlite:////home/a:b@c.db"),
         ("", ""),
@@ -314,8 +315,10 @@ def test_what_is_started_may_be_given_another_profile():
     assert child_environment({"PREFECTLITE_PROFILE": "c"})["PREFECTLITE_PROFILE"] == "c"
 
 
-def test_a_process_keeps_its_profile_for_what_it_starts_though_another_becomes_active(write, path):
-    write('active = "a"\n[profiles.a]\n[profiles.b]')
+def test_a_process_keeps_its_profile_for_what_it_starts_though_another_becomes_active(
+    write_profiles, profiles_path
+):
+    write_profiles('active = "a"\n[profiles.a]\n[profiles.b]')
     assert own_profile().name == "a"
-    path.write_text('active = "b"\n[profiles.a]\n[profiles.b]')  # by another process
+    profiles_path.write_text('active = "b"\n[profiles.a]\n[profiles.b]')  # by another process
     assert child_environment({})["PREFECTLITE_PROFILE"] == "a"

@@ -133,8 +133,35 @@ def test_on_another_system_platformdirs_says_where_home_is(monkeypatch, answer):
 
 def test_the_registry_is_a_file_in_the_home_folder_unless_it_is_named(monkeypatch, home):
     assert PREFECTLITE_REGISTRY.value() == f"sqlite:///{home}/registry.db"
-    monkeypatch.setenv("PREFECTLITE_REGISTRY", "postgresql://x")
-    assert PREFECTLITE_REGISTRY.value() == "postgresql://x"
+    monkeypatch.setenv("PREFECTLITE_REGISTRY", "sqlite:///x")
+    assert PREFECTLITE_REGISTRY.value() == "sqlite:///x"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("postgres://u:pw@h/db", "there is no registry called 'postgres'; there are: sqlite"),
+        ("migrations:///x", "there is no registry called 'migrations'"),
+        ("/home/me/registry.db", "expected a URL, such as sqlite:////"),
+    ],
+)
+def test_an_address_that_no_registry_can_have_is_refused_without_its_password(
+    monkeypatch, text, reason
+):
+    monkeypatch.setenv("PREFECTLITE_REGISTRY", text)
+    with pytest.raises(SettingError) as caught:
+        PREFECTLITE_REGISTRY.value()
+    assert reason in str(caught.value)
+    assert ":pw" not in str(caught.value)
+
+
+def test_the_registry_of_another_distribution_can_be_named(monkeypatch):
+    def entry_points(*, group, name):
+        return ["one"] if (group, name) == ("prefectlite.registry", "memory") else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    monkeypatch.setenv("PREFECTLITE_REGISTRY", "memory:")
+    assert PREFECTLITE_REGISTRY.value() == "memory:"
 
 
 def test_any_value_of_no_color_turns_it_off(monkeypatch):

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, AnyHttpUrl, Field, JsonValue, SecretStr, mo
 from prefectlite.apprise_plugins import Plugin, plugin_of_url, send_through
 from prefectlite.blocks import Block
 from prefectlite.errors import NotificationError, UsageError
-from prefectlite.message_delivery import LATE, Delivery, UndeliveredError, one_line
+from prefectlite.message_delivery import LATE, Delivery, UndeliveredError, encodable, one_line
 
 if TYPE_CHECKING:
     from prefectlite.webhooks import WebRequest
@@ -90,8 +90,8 @@ class NotificationBlock(Block):
         """Send a text that is not empty, in the thread of a delivery; the subject is one line."""
 
     def _start(self, body: str, subject: str | None) -> Delivery:
-        subject = one_line(_encodable(subject or ""))
-        body = _encodable(body) or subject
+        subject = one_line(encodable(subject or ""))
+        body = encodable(body) or subject
         if not body.strip():
             raise UsageError("there is nothing to notify", hint="give a body")
         delivery = Delivery(lambda: self._send(body, subject))
@@ -113,11 +113,6 @@ class NotificationBlock(Block):
                 f"{failure.reason}",
                 hint=failure.hint.format(trust=self._trust),
             )
-
-
-def _encodable(text: str) -> str:
-    """Replace what UTF-8 has no bytes for, such as half of a surrogate pair of a file's name."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _http_url(url: SecretStr) -> SecretStr:

@@ -91,7 +91,9 @@ def view(
             for each, value in zip(found, values, strict=True)
         ]
         console.out_table(header, rows, cut=["VALUE"])
-    console.note(f"the profile is {profile.name!r}" + (f", in {profile.path}" if profile.path else ""))
+    console.note(
+        f"the profile is {profile.name!r}" + (f", in {profile.path}" if profile.path else "")
+    )
     problems = [*_key_problems(profile), *(each.problem for each in found if each.problem)]
     for text in dict.fromkeys(map(str, problems)):
         console.note(text)

@@ -238,6 +238,18 @@ def test_the_blocks_of_prefect_have_a_value(registry):
     ]
 
 
+def test_what_save_and_load_return_may_be_awaited_as_in_prefect():
+    async def main():
+        id_ = await Secret(value="s").save("a")
+        assert isinstance(id_, str)
+        loaded = await Secret.load("a")
+        again = await Block.load("secret/a")
+        assert await again.save("a", overwrite=True) == id_
+        return loaded.get()
+
+    assert asyncio.run(main()) == "s"
+
+
 def test_a_coroutine_saves_and_loads_without_awaiting():
     async def main():
         Secret(value="s").save("a")

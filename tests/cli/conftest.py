@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import prefectlite
-from prefectlite import cli
+from prefectlite import block_types, cli
 from prefectlite.clock import from_microseconds, now
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun, LogLine, TaskRun
@@ -59,6 +59,63 @@ def start():
         )
 
     return start_command
+
+
+#: A type of blocks of a person's own.
+_BLOCKS = """
+from typing import Annotated
+
+from prefectlite.blocks import Block
+from pydantic import BaseModel, Field, SecretBytes, SecretStr, field_validator
+
+print("what a module prints is not data")
+
+class Login(BaseModel):
+    user: str = "me"
+    password: SecretStr | None = None
+
+class Warehouse(Block):
+    '''Where things are.
+
+    Attributes:
+        host: The server's name, which is long
+            enough to go on in a second line.
+        login, raw: Two in ``one``.
+        retries: This is not what is shown.
+    '''
+
+    host: str
+    login: Login = Login()
+    retries: int = Field(default=3, description="How often to try.")
+    tags: list[Annotated[str, Field(min_length=1)]] | None = None
+    tokens: dict[str, SecretStr] = {}
+    raw: SecretBytes = SecretBytes(b"")
+    other: Block | None = None
+
+    @field_validator("login")
+    def check(cls, login):
+        if login.user == "root":
+            raise ValueError(f"not with {login.password and login.password.get_secret_value()}")
+        return login
+"""
+
+
+@pytest.fixture
+def blocks_folder(flows_folder):
+    """A current folder with ``my_blocks.py``, which has the type ``warehouse``; the type is forgotten."""
+    block_types.load_built_in()  # these stay
+    before = {**block_types.known}
+    (flows_folder / "my_blocks.py").write_text(_BLOCKS)
+    yield flows_folder
+    block_types.known.clear()
+    block_types.known.update(before)
+
+
+@pytest.fixture
+def mine(blocks_folder, run):
+    """A current folder whose type of blocks is registered."""
+    assert run("block register -f my_blocks.py").exit_code == 0
+    return blocks_folder
 
 
 class Seeds:

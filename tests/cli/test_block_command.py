@@ -1,4 +1,4 @@
-"""prefectlite block: ls, inspect, create, delete."""
+"""prefectlite block: ls, inspect, create, set, delete."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import pytest
 import prefectlite
 from prefectlite import block_types
 from prefectlite.blocks import Block
+from prefectlite.blocks.notifications import CustomWebhook
 from prefectlite.blocks.system import JSON, Secret, String
 from prefectlite.infrastructure.process import Process
 
@@ -20,52 +21,11 @@ SOURCES = str(Path(prefectlite.__file__).parents[1])
 DEADLINE_SECONDS = 60
 _KEYS = {"id", "type", "name", "fields", "secrets", "blocks", "created_at", "updated_at"}
 _PLANTED = "pl4nted-s3cret"
-_MINE = """
-from prefectlite.blocks import Block
-from pydantic import BaseModel, SecretBytes, SecretStr, field_validator
-
-print("what a module prints is not data")
-
-class Login(BaseModel):
-    user: str = "me"
-    password: SecretStr | None = None
-
-class Warehouse(Block):
-    '''Where things are.
-
-    And more.
-    '''
-
-    host: str
-    login: Login = Login()
-    retries: int = 3
-    tokens: dict[str, SecretStr] = {}
-    raw: SecretBytes = SecretBytes(b"")
-    other: Block | None = None
-
-    @field_validator("login")
-    def check(cls, login):
-        if login.user == "root":
-            raise ValueError(f"not with {login.password and login.password.get_secret_value()}")
-        return login
-"""
-
-
-@pytest.fixture(autouse=True)
-def _forget_types():
-    """Leave to the next test the types that this one found."""
-    before = {**block_types.known}
-    yield
-    block_types.known.clear()
-    block_types.known.update(before)
-
-
-@pytest.fixture
-def mine(flows_folder, run):
-    """A current folder with a registered type of blocks."""
-    (flows_folder / "my_blocks.py").write_text(_MINE)
-    assert run("block register -f my_blocks.py").exit_code == 0
-    return flows_folder
+# Ctrl-C is for the processes of a session's own terminal.
+_ON_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+    "os.execv(sys.executable, [sys.executable, '-m', 'prefectlite', *sys.argv[1:]])"
+)
 
 
 @pytest.fixture
@@ -198,60 +158,67 @@ def test_a_secret_on_the_command_line_is_taken_with_a_warning(run, mine):
     assert "warning" not in run("block create warehouse c host=h login.user=c retries=1").stderr
 
 
-def test_a_secret_is_asked_for_without_echo_on_a_terminal(home, until):
-    controller, terminal = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefectlite", "block", "create", "secret", "a", "--stdin", "value"],
-        env={**os.environ, "PYTHONPATH": SOURCES},
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    )
-    os.close(terminal)
-    try:
+@pytest.fixture
+def answer(home):
+    """Answer the question of a command on a terminal of its own; return its exit code and what was shown."""
+    started = []
+
+    def run_command(line, keys):
+        controller, terminal = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ON_TERMINAL, *line.split()],
+            env={**os.environ, "PYTHONPATH": SOURCES, "TERM": "dumb"},
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            start_new_session=True,
+        )
+        started.append((process, controller))
+        os.close(terminal)
         shown = b""
-        while not shown.endswith(b"value: "):
+        while not shown.endswith(b": "):
             shown += os.read(controller, 100)
-        command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-        os.write(controller, f"{_PLANTED}\n".encode())
-        while b"Saved block 'secret/a'" not in shown:
-            shown += os.read(controller, 1000)
-        assert process.wait(DEADLINE_SECONDS) == 0
-    finally:
+        shown += Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        os.write(controller, keys)
+        try:
+            while data := os.read(controller, 1000):
+                shown += data
+        except OSError:  # it has ended
+            pass
+        return process.wait(DEADLINE_SECONDS), shown.decode()
+
+    yield run_command
+    for process, controller in started:
         process.kill()
         process.wait()
         os.close(controller)
-    assert _PLANTED.encode() not in shown + command
+
+
+def test_a_secret_is_asked_for_without_echo_on_a_terminal(answer):
+    exit_code, shown = answer("block create secret a --stdin value", f"{_PLANTED}\n".encode())
+    assert exit_code == 0
+    assert "Saved block 'secret/a'" in shown
+    assert _PLANTED not in shown
     assert Secret.load("a").get() == _PLANTED
 
 
-def test_ctrl_c_while_a_secret_is_asked_for_exits_130(home):
-    controller, terminal = pty.openpty()
-    program = (
-        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
-        "os.execv(sys.executable, [sys.executable, '-m', 'prefectlite', *sys.argv[1:]])"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, "block", "create", "secret", "a", "--stdin", "value"],
-        env={**os.environ, "PYTHONPATH": SOURCES},
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        start_new_session=True,
-    )
-    os.close(terminal)
-    try:
-        shown = b""
-        while not shown.endswith(b"value: "):
-            shown += os.read(controller, 100)
-        os.write(controller, b"\x03")
-        assert process.wait(DEADLINE_SECONDS) == 130
-    finally:
-        process.kill()
-        process.wait()
-        os.close(controller)
-    assert b"Traceback" not in shown
+@pytest.mark.parametrize(
+    ("keys", "exit_code", "told"),
+    [
+        (b"\n", 2, "\r\nerror: 'value' cannot be read from stdin: it is empty\r\n"),
+        (b"\x04", 2, "\r\nerror: 'value' cannot be read from stdin\r\n"),
+        (b"\x03", 130, "\r\n"),
+    ],
+    ids=["enter", "ctrl-d", "ctrl-c"],
+)
+def test_a_question_without_an_answer_ends_its_line_and_saves_nothing(
+    answer, registry, keys, exit_code, told
+):
+    ended, shown = answer("block create secret a --stdin value", keys)
+    assert ended == exit_code
+    assert shown.endswith(told)
+    assert "Traceback" not in shown
+    assert registry.blocks.list_blocks() == []
 
 
 def test_create_makes_a_process_whose_environment_is_hidden(run, home):
@@ -315,6 +282,15 @@ def test_what_create_cannot_take_exits_2_and_does_not_repeat_it(run, mine, words
     assert registry.blocks.list_blocks() == []
 
 
+def test_how_a_list_is_written_is_said_where_one_is_wanted(run, mine):
+    ended = run("block create warehouse a host=h", f"tags={_PLANTED}")
+    assert ended.exit_code == 2
+    assert "tags: input should be a valid list" in ended.stderr
+    assert ended.stderr.endswith("""hint: a list is written as JSON: tags='["...", "..."]'\n""")
+    assert _PLANTED not in ended.stderr
+    assert run("block create warehouse a host=h", 'tags=["x"]').exit_code == 0
+
+
 def test_a_stdin_that_cannot_be_read_exits_2(piped, home):
     ended = piped("block create secret a --stdin value")
     assert ended.returncode == 2
@@ -330,7 +306,101 @@ def test_a_type_that_is_unknown_exits_3_with_a_hint(run, home):
         assert ended.stderr.startswith("error: there is no block type 'nonesuch'\nhint: see: ")
 
 
+# set.
+
+
+def test_set_changes_some_fields_and_keeps_the_rest_with_its_secrets(run, piped, mine):
+    Secret(value="k").save("key")
+    words = ["host=h", "login.user=u", "login.password=p", "tokens.a=1", "other=secret/key"]
+    before = json.loads(run("block create warehouse prod --json", *words).stdout)
+    ended = run("block set warehouse/prod host=h2 login.user=u2 tokens.b=2 --json")
+    assert ended.exit_code == 0
+    assert f"Changed block 'warehouse/prod' ({before['id']})" in ended.stderr
+    assert json.loads(ended.stdout)["id"] == before["id"]
+    block = Block.load("warehouse/prod")
+    assert (block.host, block.login.user, block.retries) == ("h2", "u2", 3)
+    assert block.login.password.get_secret_value() == "p"
+    assert [block.tokens[name].get_secret_value() for name in "ab"] == ["1", "2"]
+    assert block.other.get() == "k"
+    run("block set warehouse/prod", 'login={"user": "u3"}')
+    assert Block.load("warehouse/prod").login.password is None
+    assert piped("block set secret/key --stdin value", b"k2\n").returncode == 0
+    assert Block.load("warehouse/prod").other.get() == "k2"
+
+
+def test_set_changes_entries_of_tables_alone(run, home):
+    JSON(value={"a": {"b": 1, "c": 2}, "block": String(value="s"), "list": [1]}).save("x")
+    assert run("block set json/x value.a.b=3 value.d.e=4").exit_code == 0
+    assert JSON.load("x").value["a"] == {"b": 3, "c": 2}
+    assert JSON.load("x").value["d"] == {"e": 4}
+    for key in ("block.value", "list.0", "a.c.d"):
+        ended = run(f"block set json/x value.{key}=5")
+        assert ended.exit_code == 2
+        assert f"what 'value.{key}' is to be an entry of is no table" in ended.stderr
+    assert JSON.load("x").value["block"].value == "s"
+
+
+def test_set_mends_a_block_that_does_not_fit_its_class_any_more(run, mine, registry):
+    run("block create warehouse prod host=h login.password=p")
+    path = mine / "my_blocks.py"
+    path.write_text(path.read_text().replace("    host: str\n", "    host: str\n    port: int\n"))
+    block_types.known.pop("warehouse")
+    sys.modules.pop("my_blocks")
+    assert "port: it is missing" in run("block set warehouse/prod host=h2").stderr
+    assert run("block set warehouse/prod port=5").exit_code == 0
+    block = Block.load("warehouse/prod")
+    assert (block.host, block.port, block.login.password.get_secret_value()) == ("h", 5, "p")
+
+
+def test_set_changes_a_process_and_keeps_its_environment(run, home):
+    run(f"block create process box env.A={_PLANTED} grace_seconds=5")
+    assert run("block set process/box env.B=2 working_directory=/srv").exit_code == 0
+    process = Process.load("box")
+    assert process.environment == {"A": _PLANTED, "B": "2"}
+    assert (process.working_directory, process.grace_seconds) == ("/srv", 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "told"),
+    [
+        (["secret/a"], 2, "error: nothing is given to change\nhint: give KEY=VALUE, --from-env or"),
+        (["secret/a", "--from-env", "value=NONE_SUCH"], 2, "has no 'NONE_SUCH'"),
+        (["secret/a", "valu=" + _PLANTED], 2, "valu: there is no such field"),
+        (["secret/a", _PLANTED], 2, "argument 2 is not KEY=VALUE"),
+        (["secret/b", "value=x"], 3, "there is no block 'secret/b'"),
+        (["nonesuch/b", "value=x"], 3, "there is no block type 'nonesuch'"),
+        (["process/b", "grace_seconds=1"], 3, "there is no block 'process/b'"),
+        (["secret", "value=x"], 2, "TYPE/NAME"),
+    ],
+)
+def test_what_set_cannot_do_changes_nothing(run, home, words, exit_code, told):
+    Secret(value="kept").save("a")
+    ended = run("block set", *words)
+    assert (ended.exit_code, ended.stdout) == (exit_code, "")
+    assert told in ended.stderr
+    assert _PLANTED not in ended.stderr
+    assert Secret.load("a").get() == "kept"
+
+
 # delete.
+
+
+def test_delete_says_what_still_names_the_block(run, flows_folder, registry):
+    Secret(value="s").save("key")
+    JSON(value=Secret.load("key")).save("outer")
+    CustomWebhook(url="http://127.0.0.1").save("chat")
+    Process().save("box")
+    rule = run("notification create -b custom-webhook/chat").stdout.strip()
+    words = "deployed_flows.py:etl -n nightly --infra-block process/box --apply"
+    assert run(f"deployment build {words}").exit_code == 0
+    ended = run("block delete secret/key custom-webhook/chat process/box")
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert [line for line in ended.stderr.splitlines() if line.startswith("note: ")] == [
+        "note: block 'secret/key' is still named by: block 'json/outer'",
+        f"note: block 'custom-webhook/chat' is still named by: notification rule {rule}",
+        "note: block 'process/box' is still named by: deployment 'the flow/nightly'",
+    ]
+    assert "note" not in run("block delete json/outer").stderr
 
 
 def test_delete_takes_blocks_with_their_secrets(run, home):

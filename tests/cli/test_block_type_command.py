@@ -4,60 +4,19 @@ import json
 
 import pytest
 
-from prefectlite import block_types
 
-_MINE = """
-from prefectlite.blocks import Block
-from pydantic import BaseModel, SecretBytes, SecretStr
-
-print("what a module prints is not data")
-
-class Login(BaseModel):
-    user: str = "me"
-    password: SecretStr | None = None
-
-class Warehouse(Block):
-    '''Where things are.
-
-    And more.
-    '''
-
-    host: str
-    login: Login = Login()
-    retries: int = 3
-    tokens: dict[str, SecretStr] = {}
-    raw: SecretBytes = SecretBytes(b"")
-    other: Block | None = None
-"""
-
-
-@pytest.fixture(autouse=True)
-def _forget_types():
-    """Leave to the next test the types that this one found."""
-    before = {**block_types.known}
-    yield
-    block_types.known.clear()
-    block_types.known.update(before)
-
-
-@pytest.fixture
-def mine(flows_folder, run):
-    """A current folder with a registered type of blocks."""
-    (flows_folder / "my_blocks.py").write_text(_MINE)
-    assert run("block register -f my_blocks.py").exit_code == 0
-    return flows_folder
-
-
-def test_register_takes_a_file_or_a_module(run, flows_folder):
-    (flows_folder / "my_blocks.py").write_text(_MINE)
-    (flows_folder / "other_blocks.py").write_text("from my_blocks import *")
+def test_register_takes_a_file_or_a_module(run, blocks_folder):
+    (blocks_folder / "other_blocks.py").write_text("from my_blocks import *")
     ended = run("block register -f my_blocks.py --json")
-    path = str(flows_folder / "my_blocks.py")
+    path = str(blocks_folder / "my_blocks.py")
     (one,) = json.loads(ended.stdout)
     assert (one["type"], one["entrypoint"]) == ("warehouse", path)
     assert set(one) == {"type", "entrypoint", "registered_at"}
     assert f"Registered block type 'warehouse' of {path}\n" in ended.stderr
-    assert run("block register --module other_blocks").exit_code == 0
+    ended = run("block register --module other_blocks")
+    assert ended.exit_code == 0
+    assert f"'warehouse' of other_blocks, instead of {path}\n" in ended.stderr
+    assert "instead of" not in run("block register --module other_blocks").stderr
     (listed,) = [
         one for one in json.loads(run("block type ls --json").stdout) if one["type"] == "warehouse"
     ]
@@ -119,7 +78,11 @@ def test_type_inspect_shows_fields_and_which_are_secret(run, mine):
         "is_required": True,
         "default": None,
         "is_secret": False,
+        "description": "The server's name, which is long enough to go on in a second line.",
     }
+    assert fields["retries"]["description"] == "How often to try."
+    assert fields["login"]["description"] == fields["raw"]["description"] == "Two in one."
+    assert (fields["login"]["type"], fields["tags"]["type"]) == ("Login", "list[str] | None")
     assert (fields["tokens"]["type"], fields["tokens"]["is_secret"]) == (
         "dict[str, SecretStr]",
         True,
@@ -130,6 +93,19 @@ def test_type_inspect_shows_fields_and_which_are_secret(run, mine):
     assert lines[0] == ["FIELD", "TYPE", "DEFAULT", "SECRET"]
     assert ["host", "str", "required", "-"] in lines
     assert ["retries", "int", "3", "-"] in lines
+    assert ["retries", "How", "often", "to", "try."] in lines
+
+
+def test_every_field_of_our_own_types_is_described_in_plain_words(run, home):
+    found = []
+    for one in json.loads(run("block type ls --json").stdout):
+        fields = json.loads(run(f"block type inspect {one['type']} --json").stdout)["fields"]
+        found += [{**field, "of": one["type"]} for field in fields]
+    assert [(field["of"], field["name"]) for field in found if not field["description"]] == []
+    for field in found:
+        assert not {"Annotated", "``"} & {*field["type"].split("["), *field["description"].split()}
+    types = {field["of"]: field["type"] for field in found if field["name"] == "recipients"}
+    assert types == {"email-server": "list[str]"}
 
 
 def test_type_inspect_shows_the_fields_of_infrastructure(run, home):

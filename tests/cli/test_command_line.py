@@ -88,6 +88,11 @@ def test_every_example_of_the_help_is_read_without_typer(run, line):
         ("flow_run ls", "No such command"),
         ("Flow-run ls", "No such command"),
         ("flow-run", "Usage:"),
+        (
+            "flow-run ls --profile ci",
+            "hint: --profile stands before the command, right after prefectl",
+        ),
+        ("flow-run ls --color=never", "hint: --color stands before the command"),
         ("flow-run ls --stat x", "--state"),
         ("flow-run ls --limit 0", "--limit"),
         ("flow-run ls --limit many", "--limit"),

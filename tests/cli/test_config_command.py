@@ -8,34 +8,13 @@ import tomllib
 
 import pytest
 
-from prefectlite.setting_sources import forget_profile
-
 _SECRET = "postgresql://me:s3cret@host/db"
 
 
 @pytest.fixture
-def path(tmp_path):
-    """The file of profiles; its folder exists."""
-    path = tmp_path / "user" / "config" / "prefectlite" / "profiles.toml"
-    path.parent.mkdir(parents=True)
-    return path
-
-
-@pytest.fixture
-def write(path):
-    """Write the file of profiles, as a person does who then starts a command."""
-
-    def write_profiles(text):
-        path.write_text(text, encoding="utf-8")
-        forget_profile()
-
-    return write_profiles
-
-
-@pytest.fixture
-def kept(path):
+def kept(profiles_path):
     """What the file of profiles has."""
-    return lambda: tomllib.loads(path.read_text())["profiles"]
+    return lambda: tomllib.loads(profiles_path.read_text())["profiles"]
 
 
 def _rows(ended):
@@ -45,9 +24,11 @@ def _rows(ended):
 # view.
 
 
-def test_view_shows_what_is_set_and_not_the_defaults(run, write, home):
+def test_view_shows_what_is_set_and_not_the_defaults(run, write_profiles, home):
     assert _rows(run("config view")) == [["PREFECTLITE_HOME", str(home)]]
-    write('[profiles.default]\nPREFECTLITE_DEBUG = false\nPREFECTLITE_LOGGING_LEVEL = "error"')
+    write_profiles(
+        '[profiles.default]\nPREFECTLITE_DEBUG = false\nPREFECTLITE_LOGGING_LEVEL = "error"'
+    )
     assert _rows(run("config view")) == [
         ["PREFECTLITE_DEBUG", "false"],
         ["PREFECTLITE_HOME", str(home)],
@@ -55,8 +36,10 @@ def test_view_shows_what_is_set_and_not_the_defaults(run, write, home):
     ]
 
 
-def test_view_shows_defaults_and_sources_where_that_is_asked(run, write, home):
-    write('active = "ci"\n[profiles.ci]\nPREFECTLITE_REGISTRY_LOCK_SECONDS = 2.50')
+def test_view_shows_defaults_and_sources_where_that_is_asked(
+    run, write_profiles, profiles_path, home
+):
+    write_profiles('active = "ci"\n[profiles.ci]\nPREFECTLITE_REGISTRY_LOCK_SECONDS = 2.50')
     ended = run("config view --show-defaults --show-sources")
     assert ended.stdout.splitlines()[0].split() == ["NAME", "VALUE", "SOURCE"]
     rows = {row[0]: row[1:] for row in _rows(ended)}
@@ -64,11 +47,15 @@ def test_view_shows_defaults_and_sources_where_that_is_asked(run, write, home):
     assert rows["PREFECTLITE_REGISTRY"] == [f"sqlite:///{home}/registry.db", "default"]
     assert rows["PREFECTLITE_REGISTRY_LOCK_SECONDS"] == ["2.5", "profile 'ci'"]
     assert rows["PREFECTLITE_LOGGING_LEVEL"] == ["INFO", "default"]
-    assert not {"PREFECTLITE_RUN_TOKEN", "NO_COLOR", "TERM"} & {*rows}
+    assert rows["NO_COLOR"] == ["false", "default"]
+    assert not {"PREFECTLITE_RUN_TOKEN", "TERM"} & {*rows}
+    assert ended.stderr == f"note: the profile is 'ci', in {profiles_path}\n"
 
 
-def test_view_as_json_has_values_of_their_types(run, write, home):
-    write("[profiles.default]\nPREFECTLITE_REGISTRY_LOCK_SECONDS = 2\nPREFECTLITE_DEBUG = 'on'")
+def test_view_as_json_has_values_of_their_types(run, write_profiles, home):
+    write_profiles(
+        "[profiles.default]\nPREFECTLITE_REGISTRY_LOCK_SECONDS = 2\nPREFECTLITE_DEBUG = 'on'"
+    )
     shown = json.loads(run("config view --json --show-defaults").stdout)
     for each in shown:
         assert list(each) == ["name", "value", "source", "profile", "description"]
@@ -81,9 +68,11 @@ def test_view_as_json_has_values_of_their_types(run, write, home):
 
 
 @pytest.mark.parametrize("is_in_profile", [False, True])
-def test_view_shows_no_password_unless_it_is_asked_for(run, write, monkeypatch, is_in_profile):
+def test_view_shows_no_password_unless_it_is_asked_for(
+    run, write_profiles, monkeypatch, is_in_profile
+):
     if is_in_profile:
-        write(f'[profiles.default]\nPREFECTLITE_REGISTRY = "{_SECRET}"')
+        write_profiles(f'[profiles.default]\nPREFECTLITE_REGISTRY = "{_SECRET}"')
     else:
         monkeypatch.setenv("PREFECTLITE_REGISTRY", _SECRET)
     for line in ("config view", "config view --json", "profile inspect", "profile inspect --json"):
@@ -93,8 +82,8 @@ def test_view_shows_no_password_unless_it_is_asked_for(run, write, monkeypatch, 
     assert _SECRET in run("config view --show-secrets --json").stdout
 
 
-def test_view_shows_what_is_wrong_as_it_is_and_says_so(run, write, monkeypatch):
-    write('[profiles.default]\nPREFECTLITE_DEBUG = "perhaps"\nPREFECTLITE_FOO = 1')
+def test_view_shows_what_is_wrong_as_it_is_and_says_so(run, write_profiles, monkeypatch):
+    write_profiles('[profiles.default]\nPREFECTLITE_DEBUG = "perhaps"\nPREFECTLITE_FOO = 1')
     monkeypatch.setenv("PREFECTLITE_LOGGING_LEVEL", "loud")
     monkeypatch.delenv("PREFECTLITE_HOME")
     ended = run("config view --show-defaults")
@@ -103,7 +92,7 @@ def test_view_shows_what_is_wrong_as_it_is_and_says_so(run, write, monkeypatch):
     assert rows["PREFECTLITE_DEBUG"] == ["perhaps"]
     assert rows["PREFECTLITE_LOGGING_LEVEL"] == ["loud"]
     assert rows["PREFECTLITE_REGISTRY"] == ["-"]
-    assert ended.stderr.count("note: ") == 3
+    assert ended.stderr.count("note: ") == 4  # with that of the profile
     for words in ("PREFECTLITE_FOO", "'perhaps' (profile 'default'", "'loud' (environment)"):
         assert words in ended.stderr
 
@@ -128,11 +117,11 @@ def test_view_without_profiles_imports_nothing_heavy(start):
 # set and unset.
 
 
-def test_set_writes_into_the_active_profile(run, kept, path):
+def test_set_writes_into_the_active_profile(run, kept, profiles_path):
     ended = run("config set prefect_logging_level=debug PREFECTLITE_UI_URL=http://x?a=b")
     assert (ended.exit_code, ended.stdout) == (0, "")
     assert ended.stderr.splitlines() == [
-        f"Set {name} in profile 'default' in {path}"
+        f"Set {name} in profile 'default' in {profiles_path}"
         for name in ("PREFECTLITE_LOGGING_LEVEL", "PREFECTLITE_UI_URL")
     ]
     assert kept() == {
@@ -158,33 +147,36 @@ def test_set_writes_into_the_active_profile(run, kept, path):
         ("PREFECTLITE_REGISTRY_LOCK_SECONDS=9e99", "a year"),
         ("PREFECTLITE_HOME=here", "begins with / or ~"),
         ("PREFECTLITE_UI_URL=\udcff", "not UTF-8"),
-        ("PREFECTLITE_PROFILE=ci", "for the environment"),
+        ("PREFECTLITE_REGISTRY=postgres://u:pw@h/db", "there are: sqlite"),
+        ("PREFECTLITE_REGISTRY=sqlite:///rel.db", "begins with /"),
+        ("PREFECTLITE_PROFILE=ci", "set in the environment alone"),
+        ("NO_COLOR=1", "set in the environment alone"),
         ("PREFECTLITE_RUN_TOKEN=x", "set by programs"),
         ("TERM=dumb", "set by programs"),
         ("=x", "there is no setting ''"),
         ("\x1b[2J=x", "there is no setting"),
     ],
-    ids=range(13),
+    ids=range(16),
 )
-def test_what_cannot_be_set_exits_2_and_sets_nothing(run, path, argument, words):
+def test_what_cannot_be_set_exits_2_and_sets_nothing(run, profiles_path, argument, words):
     ended = run("config set PREFECTLITE_DEBUG=1", argument)
     assert (ended.exit_code, ended.stdout) == (2, "")
     assert words in ended.stderr
     assert "\x1b" not in ended.stderr
-    assert not path.exists()
+    assert not profiles_path.exists()
 
 
 def test_set_says_what_comes_first_and_who_can_see_a_secret(run, monkeypatch):
     monkeypatch.setenv("PREFECTLITE_DEBUG", "1")
     assert "note: PREFECTLITE_DEBUG is also set" in run("config set PREFECTLITE_DEBUG=0").stderr
-    ended = run("config set", f"PREFECTLITE_REGISTRY={_SECRET}")
+    ended = run("config set PREFECTLITE_UI_URL=https://me:s3cret@host/")
     assert ended.exit_code == 0
     assert "note: a secret" in ended.stderr
     assert "s3cret" not in ended.stderr
 
 
-def test_unset_takes_out_settings_and_what_is_none(run, write, kept):
-    write(
+def test_unset_takes_out_settings_and_what_is_none(run, write_profiles, kept):
+    write_profiles(
         '[profiles.default]\nPREFECTLITE_DEBUG = true\nPREFECTLITE_TYPO = 1\n"two words" = 2\n'
         'PREFECTLITE_UI_URL = "x"'
     )
@@ -196,8 +188,8 @@ def test_unset_takes_out_settings_and_what_is_none(run, write, kept):
     assert run("flow-run ls").exit_code == 0
 
 
-def test_nothing_is_unset_unless_all_of_it_can_be(run, write, kept):
-    write("[profiles.default]\nPREFECTLITE_DEBUG = true")
+def test_nothing_is_unset_unless_all_of_it_can_be(run, write_profiles, kept):
+    write_profiles("[profiles.default]\nPREFECTLITE_DEBUG = true")
     before = kept()
     ended = run("config unset PREFECTLITE_DEBUG PREFECTLITE_UI_URL")
     assert ended.exit_code == 3
@@ -209,9 +201,9 @@ def test_nothing_is_unset_unless_all_of_it_can_be(run, write, kept):
 # validate.
 
 
-def test_validate_says_that_all_is_right(run, write):
+def test_validate_says_that_all_is_right(run, write_profiles):
     for text in ("", '[profiles.ci]\nPREFECTLITE_DEBUG = ""\nPREFECTLITE_HOME = "~/x"'):
-        write(text)
+        write_profiles(text)
         ended = run("config validate")
         assert (ended.exit_code, ended.stdout) == (0, "")
         assert ended.stderr == "All profiles and the environment are right.\n"
@@ -219,9 +211,9 @@ def test_validate_says_that_all_is_right(run, write):
 
 
 def test_validate_tells_all_that_is_wrong_in_every_profile_and_the_environment(
-    run, write, path, monkeypatch
+    run, write_profiles, profiles_path, monkeypatch
 ):
-    write(
+    write_profiles(
         'activ = "x"\n'
         "[profiles.one]\nPREFECTLITE_DEBUG = 2\nPREFECTLITE_TYPO = 1\n"
         '[profiles.two]\nPREFECTLITE_HOME = "here"\nNO_COLOR = true\n'
@@ -238,7 +230,7 @@ def test_validate_tells_all_that_is_wrong_in_every_profile_and_the_environment(
             "there is no key 'activ'",
             "there is no setting 'PREFECTLITE_TYPO' (profile 'one' in ",
             "PREFECTLITE_DEBUG='2' (profile 'one' in ",
-            "NO_COLOR is set by programs, not by people (profile 'two' in ",
+            "NO_COLOR is set in the environment alone (profile 'two' in ",
             "PREFECTLITE_HOME='here' (profile 'two' in ",
             "there is no setting 'PREFECTLITE_LOG_PRINTS' (environment)",
             "PREFECTLITE_LOGGING_LEVEL='loud' (environment)",
@@ -254,8 +246,8 @@ def test_validate_tells_all_that_is_wrong_in_every_profile_and_the_environment(
 
 
 @pytest.mark.parametrize("line", ["view", "validate", "set PREFECTLITE_DEBUG=1"])
-def test_a_profile_that_is_not_there_is_said_so(run, write, line):
-    write('active = "gone"\n[profiles.one]\n')
+def test_a_profile_that_is_not_there_is_said_so(run, write_profiles, line):
+    write_profiles('active = "gone"\n[profiles.one]\n')
     ended = run("config", *line.split())
     assert ended.exit_code == 2
     assert "there is no profile 'gone'" in ended.stderr
@@ -280,25 +272,29 @@ def test_a_profile_that_is_not_there_is_said_so(run, write, line):
         "profile delete ci",
     ],
 )
-def test_a_broken_file_exits_2_and_is_named_with_the_line(run, write, path, line):
-    write("[profiles.default]\nPREFECTLITE_DEBUG = \n")
+def test_a_broken_file_exits_2_and_is_named_with_the_line(run, write_profiles, profiles_path, line):
+    write_profiles("[profiles.default]\nPREFECTLITE_DEBUG = \n")
     ended = run(line)
     assert (ended.exit_code, ended.stdout) == (2, "")
     error, hint = ended.stderr.splitlines()
-    assert str(path) in error
+    assert str(profiles_path) in error
     assert "line 2" in error
     assert hint.startswith("hint: mend it by hand")
-    assert path.read_text() == "[profiles.default]\nPREFECTLITE_DEBUG = \n"
+    assert profiles_path.read_text() == "[profiles.default]\nPREFECTLITE_DEBUG = \n"
 
 
-def test_what_needs_no_setting_works_with_a_broken_file(run, write):
-    write("broken [")
+def test_what_needs_no_setting_works_with_a_broken_file(run, write_profiles):
+    write_profiles("broken [")
     for line in ("--version", "--help", "flow-run --help"):
         assert run(line).exit_code == 0
 
 
-def test_an_unknown_key_stops_every_command_but_those_that_mend_it(run, write, monkeypatch):
-    write('[profiles.default]\nPREFECTLITE_TYPO = 1\n[profiles.other]\nPREFECTLITE_UI_URL="x"')
+def test_an_unknown_key_stops_every_command_but_those_that_mend_it(
+    run, write_profiles, monkeypatch
+):
+    write_profiles(
+        '[profiles.default]\nPREFECTLITE_TYPO = 1\n[profiles.other]\nPREFECTLITE_UI_URL="x"'
+    )
     for line in ("flow-run ls", "version", "work-queue ls"):
         ended = run(line)
         assert (ended.exit_code, ended.stdout) == (2, "")
@@ -308,15 +304,17 @@ def test_an_unknown_key_stops_every_command_but_those_that_mend_it(run, write, m
     assert run("--profile other flow-run ls").exit_code == 0
 
 
-def test_a_command_is_stopped_though_the_environment_has_all_that_it_needs(run, write, monkeypatch):
+def test_a_command_is_stopped_though_the_environment_has_all_that_it_needs(
+    run, write_profiles, monkeypatch
+):
     monkeypatch.setenv("PREFECTLITE_REGISTRY", "sqlite:////nowhere/registry.db")
     assert run("version").exit_code == 0
-    write("[profiles.default]\nPREFECTLITE_TYPO = 1")
+    write_profiles("[profiles.default]\nPREFECTLITE_TYPO = 1")
     assert run("version").exit_code == 2
 
 
-def test_the_profile_of_a_command_reaches_what_it_starts(start, write, tmp_path):
-    write('[profiles.loud]\nPREFECTLITE_LOGGING_LEVEL = "DEBUG"')
+def test_the_profile_of_a_command_reaches_what_it_starts(start, write_profiles, tmp_path):
+    write_profiles('[profiles.loud]\nPREFECTLITE_LOGGING_LEVEL = "DEBUG"')
     flow = tmp_path / "flows.py"
     flow.write_text(
         "import subprocess, sys\n"

@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from prefectlite import courier_processes
+from prefectlite import console, courier_processes
 from prefectlite.blocks import Block
 from prefectlite.blocks.system import String
-from prefectlite.cli import notification
 from prefectlite.clock import now
 from prefectlite.errors import NotificationError
 from prefectlite.liveness import own_identity
-from prefectlite.states import Failed, StateType
+from prefectlite.states import STATE_NAMES, Failed, StateType
 
 _KEYS = {"id", "states", "tags", "flow_names", "block", "template", "is_active", "created_at"}
 _KEYS |= {"delivered_count", "delivered_at", "waiting_count", "failed_count", "problem"}
@@ -43,11 +42,27 @@ def rule_id(run):
 
 
 def test_create_makes_a_rule_and_prints_its_id(run):
-    words = ["--state", "FAILED", "-s", "timedout", "-s", "Failed", "-t", "a", "-f", "etl"]
+    words = [
+        "--state",
+        "FAILED",
+        "-s",
+        "timedout",
+        "-s",
+        "Failed",
+        "-t",
+        "a",
+        "-t",
+        "b",
+        "-f",
+        "etl",
+    ]
     ended = run("notification create --block teller/here", *words, "--template", "{flow_name}")
     assert ended.exit_code == 0
     id_ = ended.stdout.strip()
-    assert ended.stderr == f"Created notification rule {id_}: Failed, TimedOut, by teller/here\n"
+    assert ended.stderr == (
+        f"Created notification rule {id_}: Failed, TimedOut, of flow etl, tagged a or b, by"
+        " teller/here\n"
+    )
     (rule,) = json.loads(run("notification ls --json").stdout)
     assert set(rule) == _KEYS
     assert (rule["id"], rule["states"], rule["block"]) == (
@@ -55,7 +70,11 @@ def test_create_makes_a_rule_and_prints_its_id(run):
         ["Failed", "TimedOut"],
         "teller/here",
     )
-    assert (rule["tags"], rule["flow_names"], rule["template"]) == (["a"], ["etl"], "{flow_name}")
+    assert (rule["tags"], rule["flow_names"], rule["template"]) == (
+        ["a", "b"],
+        ["etl"],
+        "{flow_name}",
+    )
     assert rule["is_active"]
 
 
@@ -74,6 +93,11 @@ def test_create_prints_the_rule_as_json(run):
         (["-b", "teller/here", "--template", "{run}"], 2, "hint: there are: flow_run_name, "),
         (["-b", "teller/here", "--template", ""], 2, "error: the template is empty"),
         (["-b", "string/here"], 2, "error: the block 'string/here' cannot notify"),
+        (
+            ["-b", "string/here"],
+            2,
+            "custom-webhook, email-server, ",
+        ),
         (["-b", "teller/nowhere"], 3, "error: there is no block 'teller/nowhere'"),
         (["-b", "tel/here"], 3, "error: there is no block"),
         (["-b", "teller"], 2, "error: "),
@@ -92,26 +116,14 @@ def test_a_rule_that_could_never_work_is_refused(run, words, exit_code, hint):
 
 
 def test_every_type_of_state_can_be_named():
-    names = [name.upper() for name in notification._STATE_NAMES]
+    names = [name.upper() for name in STATE_NAMES]
     assert {type_.value for type_ in StateType} <= {*names}
 
 
 def test_ls_shows_what_was_told_what_waits_and_what_failed(run, seeds, rule_id):
     header, line = run("notification ls").stdout.splitlines()
-    assert header.split() == [
-        *(
-            "ID",
-            "STATES",
-            "TAGS",
-            "FLOWS",
-            "BLOCK",
-            "STATUS",
-            "TOLD",
-            "WAITING",
-            "FAILED",
-            "PROBLEM",
-        )
-    ]
+    names = "ID STATES TAGS FLOWS BLOCK STATUS TOLD WAITING FAILED PROBLEM"
+    assert " ".join(header.split()) == names
     assert line.split()[1:] == ["Failed,Paused", "-", "-", "teller/here", "active", *"000", "-"]
     seeds.flow_run(end=Failed())
     seeds.flow_run(end=Failed())
@@ -143,8 +155,29 @@ def test_inspect_shows_what_is_not_told_yet_and_why(run, seeds, rule_id):
     assert (waiting["attempts"], waiting["problem"]) == (1, "the pigeon is tired")
     assert waiting["due_at"] > waiting["state"]["timestamp"]
     shown = run("notification inspect", rule_id).stdout
-    assert "the pigeon is tired" in shown
     assert "\x1b" not in shown
+
+
+def test_inspect_shows_a_problem_in_full_and_what_has_it(
+    run, seeds, registry, rule_id, monkeypatch
+):
+    monkeypatch.setattr("prefectlite.console._is_terminal", lambda stream: True)
+    monkeypatch.setenv("COLUMNS", "70")
+    told = "the pigeon is tired, and will not fly before the rain is over, or the sun is up"
+    tables = registry.notifications
+    for number, problem in enumerate((told, told, "no")):
+        seeds.flow_run(f"run-{number}", end=Failed())
+        taken = tables.take_notification(own_identity(), at=now(), until=now())
+        tables.record_problem(taken, problem, due_at=None)
+    seeds.flow_run("run-3", end=Failed())
+    lines = run("--color=never notification inspect", rule_id).stdout.splitlines()
+    start = lines.index("")
+    assert [" ".join(line.split()[:2]) for line in lines[start:]] == [
+        *("", "FLOW RUN", "run-3 Failed"),
+        *("", "Problem no", "FLOW RUN", "run-2 Failed"),
+        *("", "Problem the", "FLOW RUN", "run-1 Failed", "run-0 Failed"),
+    ]
+    assert f"Problem  {told}" in lines
 
 
 def test_inspect_of_a_rule_with_nothing_to_tell_has_no_table(run, rule_id):
@@ -219,11 +252,42 @@ def test_deliver_says_what_is_in_the_way(run, seeds, rule_id):
     FAILING.add("teller")
     ended = run("notification deliver")
     assert (ended.exit_code, ended.stdout) == (5, "")
-    assert ended.stderr.splitlines() == [
-        "error: 1 notification could not be delivered: the pigeon is tired",
-        "hint: see: prefectlite notification ls",
-    ]
-    assert run("notification deliver").exit_code == 0
+    error, hint, note = ended.stderr.splitlines()
+    assert error == "error: 1 notification could not be delivered: the pigeon is tired"
+    assert hint == "hint: see: prefectlite notification ls"
+    assert note.startswith("note: 1 notification waits for the next attempt, the first until ")
+
+
+def test_deliver_says_what_waits_and_with_all_delivers_it(run, seeds, registry, rule_id):
+    seeds.flow_run("run-0", end=Failed())
+    seeds.flow_run("run-1", end=Failed())
+    FAILING.add("teller")
+    run("notification deliver")
+    FAILING.clear()
+    ended = run("notification deliver")
+    due_at = console.moment_text(registry.notifications.waiting()[1])
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert ended.stderr == (
+        f"note: 2 notifications wait for the next attempt, the first until {due_at}; to try now:"
+        " prefectlite notification deliver --all\n"
+    )
+    assert len(TOLD) == 1
+    ended = run("notification deliver --all")
+    assert (ended.exit_code, ended.stderr) == (0, "Delivered 2 notifications\n")
+    assert run("notification deliver --all").stderr == ""
+
+
+def test_deliver_all_tries_once_what_fails_and_never_what_was_given_up(
+    run, seeds, registry, rule_id
+):
+    seeds.flow_run("given-up", end=Failed())
+    taken = registry.notifications.take_notification(own_identity(), at=now(), until=now())
+    registry.notifications.record_problem(taken, "no", due_at=None)
+    seeds.flow_run("failing", end=Failed())
+    FAILING.add("teller")
+    for _ in range(3):
+        assert run("notification deliver --all").exit_code == 5
+    assert [subject for subject, _ in TOLD] == ["failing: Failed"] * 3
 
 
 def test_deliver_finds_runs_whose_process_has_died(run, seeds):
@@ -240,7 +304,17 @@ def test_test_sends_one_message_with_the_rules_template(run):
     ).stdout.strip()
     ended = run("notification test", id_[:8])
     assert (ended.exit_code, ended.stdout) == (0, "")
-    assert TOLD == [("no-flow-run: Failed", "Failed!")]
+    assert TOLD == [("Test: no-flow-run: Failed", "Failed!")]
+
+
+@pytest.mark.parametrize(("state", "word"), [("paused", "resume"), ("timedout", "TimedOut")])
+def test_test_shows_the_first_state_of_the_rule(run, state, word):
+    id_ = run(f"notification create -s {state} -s failed -b teller/here").stdout.strip()
+    assert run("notification test", id_).exit_code == 0
+    ((subject, body),) = TOLD
+    assert subject.lower() == f"test: no-flow-run: {state}"
+    assert word in body
+    assert ("resume" in body) is (state == "paused")
 
 
 def test_test_says_why_a_message_was_not_sent(run, rule_id):

@@ -5,8 +5,6 @@ import tomllib
 
 import pytest
 
-from prefectlite.setting_sources import forget_profile
-
 _FLOW = """
 import sys, time
 from pathlib import Path
@@ -21,16 +19,13 @@ def waits(folder: str):
 
 
 @pytest.fixture
-def path(tmp_path):
+def path(profiles_path, write_profiles):
     """The file of profiles, with three of them; 'ci' is active."""
-    path = tmp_path / "user" / "config" / "prefectlite" / "profiles.toml"
-    path.parent.mkdir(parents=True)
-    path.write_text(
+    write_profiles(
         'active = "ci"\n[profiles.ci]\nPREFECTLITE_LOGGING_LEVEL = "DEBUG"\n'
         'PREFECTLITE_TYPO = "postgresql://me:s3cret@host/db"\n[profiles.prod]\n[profiles."a b"]\n'
     )
-    forget_profile()
-    return path
+    return profiles_path
 
 
 def _names(path):

@@ -11,6 +11,7 @@ import pytest
 
 import prefectlite
 from prefectlite import resume_flow_run, stops
+from prefectlite.states import Failed
 
 _SOURCES = str(Path(prefectlite.__file__).parents[1])
 
@@ -101,7 +102,7 @@ def run(name, pause):
 
 
 @pytest.fixture
-def meanwhile():
+def meanwhile(registry):
     """Do something in a thread that belongs to no run; at the end it must have gone well."""
     threads, errors = [], []
 
@@ -111,6 +112,8 @@ def meanwhile():
                 function(*arguments)
             except BaseException as error:
                 errors.append(error)
+                for run in registry.list_flow_runs(states=["PAUSED"]):  # else it is waited for
+                    registry.change_state(run, Failed("the test has failed"))
 
         threads.append(threading.Thread(target=run, daemon=True))
         contextvars.Context().run(threads[-1].start)

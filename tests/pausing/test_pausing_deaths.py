@@ -246,7 +246,7 @@ def test_a_launched_run_that_is_paused_by_a_command_stops_at_its_next_task(
     run = until(lambda: next(iter(registry.list_flow_runs(states=["running"])), None))
     command("flow-run", "pause", run.id)
     (tmp_path / "go").touch()
-    until(lambda: "Paused from outside" in command("flow-run", "logs", run.id))
+    until(lambda: "To resume: prefectlite" in command("flow-run", "logs", run.id))
     assert registry.list_task_runs() == []
     command("flow-run", "resume", run.id)
     command("flow-run", "wait", run.id)

@@ -10,9 +10,11 @@ import pytest
 from prefectlite import flow, pause_flow_run, resume_flow_run, task
 from prefectlite.clock import now
 from prefectlite.context import get_run_context
-from prefectlite.errors import (
-    FlowPauseTimeout,
-)
+from prefectlite.errors import FlowPauseTimeout
+from prefectlite.liveness import own_identity
+from prefectlite.names import new_id
+from prefectlite.records import FlowRun
+from prefectlite.states import Running
 
 #: Much longer than any test may take: nothing here waits for the end of it.
 LONG_SECONDS = 50
@@ -401,3 +403,15 @@ def test_a_flow_that_computes_past_the_deadline_of_its_pause_has_failed(registry
     with pytest.raises(Exception, match=UNRESUMED):
         runs()
     assert names(registry) == ["Running", "Paused", "Failed"]
+
+
+def test_a_coroutine_may_await_what_it_does_to_another_run(registry):
+    run = FlowRun(id=new_id(), name="b", flow_name="runs", state=Running(), process=own_identity())
+    registry.create_flow_run(run)
+
+    async def changes():
+        assert await pause_flow_run(run.id) is None
+        assert await resume_flow_run(run.id) is None
+
+    asyncio.run(changes())
+    assert names(registry) == ["Running", "Paused", "Running"]

@@ -333,6 +333,23 @@ def test_what_waits_for_a_rule_is_put_off_and_for_others_is_not(store, tables, a
     assert tables.list_notifications(rule.id, limit=1)[0].due_at == until
 
 
+def test_what_waits_for_its_next_attempt_is_counted_and_can_be_made_due(store, tables, add_rule):
+    add_rule()
+    assert tables.waiting() == (0, None)
+    given_up, put_off, taken = [store.add_flow_run() and take(tables) for _ in range(3)]
+    tables.record_problem(given_up, "gone", due_at=None)
+    later = now() + LATER
+    tables.record_problem(put_off, "down", due_at=later)
+    assert tables.waiting() == (1, later)
+    at = now()
+    tables.make_due(at=at)
+    assert tables.waiting() == (1, at)
+    assert tables.list_taken() == [taken]
+    assert take(tables).position == put_off.position
+    assert take(tables) is None
+    assert tables.record_delivery(taken, at=now())
+
+
 def test_a_rule_or_run_that_is_deleted_takes_with_it_what_is_not_told(store, tables, add_rule):
     rule, other = add_rule(), add_rule()
     first, second = store.add_flow_run(), store.add_flow_run()

@@ -83,7 +83,7 @@ class Service:
                 self.end_headers()
                 return self.wfile.write(service.text)
 
-            do_GET = do_POST = do_PUT = answer  # noqa: N815 - as http.server calls them
+            do_GET = do_POST = do_PUT = do_DELETE = answer  # noqa: N815 - as http.server calls them
 
             def do_CONNECT(self):
                 service.tunnels.append(self.path)

@@ -139,6 +139,26 @@ def test_a_custom_webhook_sends_a_form(service):
 
 
 @pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({}, {"subject": "disk", "body": "full"}),
+        ({"method": "PUT", "secrets": {"token": "t"}}, {"subject": "disk", "body": "full"}),
+        ({"headers": {"X-Body": "{{ body }}"}}, None),
+        ({"params": {"text": "{{subject}}"}}, None),
+        ({"form_data": {}}, None),
+        ({"method": "GET"}, None),
+        ({"method": "DELETE"}, None),
+        ({"json_data": {}}, {}),
+    ],
+    ids=str,
+)
+def test_a_custom_webhook_that_says_nothing_of_its_own_sends_the_message(service, fields, body):
+    CustomWebhook(url=f"{service.url}/{{{{name}}}}", name="x", **fields).notify("full", "disk")
+    (request,) = service.requests
+    assert (json.loads(request.body) if request.body else None) == body
+
+
+@pytest.mark.parametrize(
     ("status", "hint"),
     [
         (301, "new URL"),
