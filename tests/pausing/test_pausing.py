@@ -1,7 +1,9 @@
 """A flow that pauses itself: how it goes on, how it fails, and whose run is paused."""
 
 import asyncio
+import importlib
 import os
+import sys
 import threading
 from datetime import timedelta
 
@@ -293,11 +295,6 @@ def asks():
     return pause_flow_run(**PAUSE)
 
 
-@task(retries=1)
-def asks_in_vain():
-    pause_flow_run(timeout=0.05)
-
-
 @task
 async def aasks():
     return await pause_flow_run(**PAUSE)
@@ -357,25 +354,32 @@ def test_a_pause_in_a_task_or_thread_is_of_its_flow_run(registry, resumes, body)
         assert [name for name in changes if name != "Pending"] == ["Running", "Completed"]
 
 
-def test_a_pause_in_a_process_of_the_runner_is_of_its_flow_run(registry, resumes):
-    resumes(None, None)
+@pytest.fixture
+def pooled(tmp_path, monkeypatch):
+    """A task that pauses, in a module which a process of the runner can import; how it pauses is given."""
+    code = "from prefectlite import pause_flow_run, task\n@task\ndef asks(pause):\n    pause_flow_run(**pause)\n"
+    (tmp_path / "pooled_tasks.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pooled_tasks", raising=False)
+    asks = importlib.import_module("pooled_tasks").asks
 
     @flow(task_runner=ProcessPoolTaskRunner(1))
-    def runs():
-        asks.submit().result()
-        asks.submit().result()
+    def runs(pause, times=1):
+        for _ in range(times):
+            asks.submit(pause).result()
 
-    assert runs(return_state=True).name == "Completed"
+    return runs
+
+
+def test_a_pause_in_a_process_of_the_runner_is_of_its_flow_run(registry, resumes, pooled):
+    resumes(None, None)
+    assert pooled(PAUSE, times=2, return_state=True).name == "Completed"
     assert names(registry) == ["Running", *["Paused", "Running"] * 2, "Completed"]
 
 
-def test_a_pause_in_a_process_of_the_runner_that_is_not_ended_fails_its_flow(registry):
-    @flow(task_runner=ProcessPoolTaskRunner(1))
-    def runs():
-        asks_in_vain.submit().result()
-
+def test_a_pause_in_a_process_of_the_runner_that_is_not_ended_fails_its_flow(registry, pooled):
     with pytest.raises(FlowPauseTimeout):
-        runs()
+        pooled({"timeout": 0.3})
     assert str(only(registry).state) == f"Failed('{UNRESUMED}')"
 
 
