@@ -134,6 +134,11 @@ def _start(registry_url: str) -> None:
     _couriers.looking = looking
 
 
+def courier_pids() -> frozenset[int]:
+    """Return the PIDs of the couriers that this process has started: they are of no run."""
+    return frozenset(_couriers.pids)
+
+
 def await_couriers_at_exit() -> None:
     """Have this process give its couriers a moment at exit, and end them then.
 

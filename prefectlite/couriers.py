@@ -125,7 +125,7 @@ def _problem(block: str, subject: str, body: str) -> NotificationError | None:
     except PrefectLiteError as error:
         return NotificationError(str(error)[:_PROBLEM_CHARACTERS], hint=error.hint)
     # Of a person's own block. What it says may hold a secret, such as a URL.
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is must not end the courier
+    except BaseException as error:  # noqa: BLE001 - whatever it is must not end the courier
         return NotificationError(f"block {block} raised {type(error).__name__}")
     return None
 

@@ -45,6 +45,8 @@ def hold_while_paused(context: RunContext) -> Steps[FlowRun]:
         version = flow_run.state_version
         pause = flow.registry.pauses.find_pause(flow_run.id, state_version=version)
         flow_run = yield from hold(context, pause or Pause(state_version=version))
+        if flow_run.state.is_running():
+            logs.record(context, logging.INFO, "Resumed")
     if is_unresumed(flow_run.state):
         raise FlowPauseTimeout(UNRESUMED)
     return flow_run
@@ -69,8 +71,6 @@ def hold(
             flow.registry.change_mark()  # raises an error where the registry was deleted
             flow.flow_run = flow_run = flow.registry.find_flow_run(flow.flow_run.id)
             if flow_run.state_version > pause.state_version:
-                if flow_run.state.is_running():
-                    logs.record(context, logging.INFO, "Resumed")
                 return flow_run
             left = _seconds_left(pause)
             if left is not None and left <= 0:

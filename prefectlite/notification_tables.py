@@ -53,7 +53,8 @@ _SELECT = f"""
 """  # noqa: S608 - literals only, no value
 _IS_DUE = "due_at <= ? AND courier IS NULL"
 _ANY_DUE = f"SELECT 1 FROM notification WHERE {_IS_DUE} LIMIT 1"  # noqa: S608 - literals only, no value
-_FIRST_DUE = f"SELECT seq FROM notification WHERE {_IS_DUE} ORDER BY attempts, seq LIMIT 1"  # noqa: S608 - literals only, no value
+# In the order of the index: with the other one, SQLite would sort all that is due at each take.
+_FIRST_DUE = f"SELECT seq FROM notification INDEXED BY notification_waiting WHERE due_at IS NOT NULL AND {_IS_DUE} ORDER BY attempts, seq LIMIT 1"  # noqa: S608 - literals only, no value
 _TAKE = "UPDATE notification SET courier = ?, attempts = attempts + 1, due_at = ? WHERE seq = ?"
 _COUNT_DELIVERY = """
     UPDATE notification_rule SET delivered_count = delivered_count + 1, delivered_at = ? WHERE id = ?

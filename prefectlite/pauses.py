@@ -90,6 +90,7 @@ def resume(
     """Let a paused flow run go on, wake its process, and return it as it then is.
 
     Args:
+        flow_run: The run as the person saw it: an answer to one pause is none to a later one.
         run_input: What it is told, if it wants to be told something.
 
     Raises:
@@ -97,9 +98,15 @@ def resume(
         FlowPauseTimeout: It is too late.
         UsageError: The input is not what the run asks for.
     """
+    run_input, seen_version = _as_json(run_input), flow_run.state_version
     while True:
         fail_overdue(registry)
         flow_run = registry.find_flow_run(flow_run.id)
+        if flow_run.state.is_paused() and flow_run.state_version != seen_version:
+            raise NotPausedError(
+                f"flow run {flow_run.name!r} was resumed by another, and is paused again",
+                hint=f"see what it waits for now: prefectlite flow-run inspect {flow_run.id}",
+            )
         found = registry.pauses.find_pause(flow_run.id, state_version=flow_run.state_version)
         _check_paused(registry, flow_run)
         if found is not None and found.input_schema is not None:
@@ -118,6 +125,22 @@ def resume(
             continue
         _wake(resumed)
         return resumed
+
+
+def _as_json(run_input: Mapping[str, object] | None) -> dict[str, object] | None:
+    """Return an answer as JSON gives it back.
+
+    Raises:
+        UsageError: JSON cannot hold it.
+    """
+    try:
+        answer: dict[str, object] = json.loads(json.dumps({**(run_input or {})}, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"the answer cannot be kept on record: {error}",
+            hint="give what JSON can say: texts, numbers, lists, dicts",
+        ) from error
+    return answer or None
 
 
 def is_unresumed(state: State) -> bool:

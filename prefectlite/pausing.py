@@ -207,14 +207,17 @@ def _steps(context: RunContext, request: _Request[M]) -> Steps[M | None]:
     check_open(context)  # a thread that was given up on pauses nothing
     flow, wanted = context.flow_run_context, request.pause()
     pauses = flow.registry.pauses
-    refused, told = None, ""
+    refused, told, is_begun = None, "", False
     while True:
         found = pauses.find_pause(flow.flow_run.id, key=request.key) if request.key else None
         if found is None or found == refused:
             found = yield from _begun(context, request, wanted, told, refused)
             if found is None:
                 continue
+            is_begun = True
         yield from _until_resumed(context, found, request.look_seconds)
+        if is_begun:
+            logs.record(context, logging.INFO, "Resumed")
         found = pauses.find_pause(flow.flow_run.id, state_version=found.state_version)
         try:
             return request.answer(found)

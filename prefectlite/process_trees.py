@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefectlite.clock import monotonic
+from prefectlite.courier_processes import courier_pids
 from prefectlite.errors import InfrastructureError, InfrastructureNotAvailable
 from prefectlite.liveness import is_alive, is_reachable, start_ticks
 from prefectlite.records import ProcessIdentity
@@ -144,14 +145,15 @@ def has_descendants(supervisor: ProcessIdentity) -> bool:
         found = psutil.Process(supervisor.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return False
-    return any(_runs(one) for one in found if one.pid != os.getpid())
+    spared = {os.getpid(), *courier_pids()}
+    return any(_runs(one) for one in found if one.pid not in spared)
 
 
 def end_children(identity: ProcessIdentity, since: float) -> None:
     """End what this process has started since a moment: told to first, killed in the end.
 
     Blocks for some seconds where one does not heed that. What multiprocessing keeps for as long as
-    this process lives is spared.
+    this process lives is spared, and so are its couriers.
 
     Args:
         identity: This process's.
@@ -160,7 +162,7 @@ def end_children(identity: ProcessIdentity, since: float) -> None:
     first_ticks = int(since * os.sysconf("SC_CLK_TCK"))
 
     def find() -> list[psutil.Process]:
-        spared = _kept_by_multiprocessing()
+        spared = _kept_by_multiprocessing() | courier_pids()
         return [
             member
             for member in _members(identity.token, identity)

@@ -67,7 +67,7 @@ def resume_one(
         NotPausedError, FlowPauseTimeout: As ``pauses.resume``.
         UsageError: The run asks for something else, or its own check refuses the answer.
     """
-    pause = registry.pauses.find_pause(flow_run.id)
+    pause = registry.pauses.find_pause(flow_run.id, state_version=flow_run.state_version)
     schema = pause.input_schema if pause else None
     answer = {**given, **from_texts(schema or {}, texts)}
     resumed = resume(registry, flow_run, answer)

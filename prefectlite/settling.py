@@ -20,7 +20,6 @@ from prefectlite.errors import (
     NotFoundError,
     PrefectLiteError,
     RegistryError,
-    RegistryReadOnlyError,
     StateConflictError,
 )
 from prefectlite.exits import Exit, count_text, final_state
@@ -79,8 +78,9 @@ def settle(
     if any(flow_run.state.is_paused() for flow_run in begun):
         from prefectlite.pauses import fail_overdue  # mostly none is, and many commands come here
 
-        with suppress(RegistryReadOnlyError):
-            fail_overdue(open_to_write())
+        with suppress(RegistryError):  # it stays on record as Paused until it can be recorded
+            if registry.pauses.list_overdue_flow_runs(now()):
+                fail_overdue(open_to_write())
     dead, ending = _dead_runs(registry, monotonic() + ending_seconds)
     if ending_seconds:
         dead += ending

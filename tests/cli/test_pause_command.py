@@ -3,11 +3,14 @@
 import io
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
+from prefectlite import pauses
 from prefectlite.clock import now
+from prefectlite.errors import NotPausedError, RegistryLockTimeoutError, UsageError
 from prefectlite.liveness import own_identity
 from prefectlite.records import Pause
 from prefectlite.run_inputs import schema_of
@@ -199,3 +202,39 @@ def test_an_answer_that_the_flow_refuses_is_told_with_the_reason(
     )
     assert start("flow-run", "resume", "release", "--input", "version=1.1").returncode == 0
     assert flow.end() == "1.1\n"
+
+
+def test_an_answer_to_one_pause_is_none_to_the_next(seeds, paused):
+    # As of who looks, types an answer, and is overtaken by another person.
+    seen = paused()
+    pauses.resume(seeds.registry, seen)
+    again = seeds.registry.find_flow_run(seen.id)
+    seeds.registry.pauses.pause_flow_run(again, Paused("It asks for more."), Pause())
+    with pytest.raises(NotPausedError, match="was resumed by another, and is paused again"):
+        pauses.resume(seeds.registry, seen)
+    assert seeds.registry.find_flow_run(seen.id).state.is_paused()
+
+
+@pytest.mark.parametrize("value", [now(), float("nan"), b"bytes"])
+def test_an_answer_that_json_cannot_hold_is_refused(seeds, paused, value):
+    class Anything(BaseModel):
+        value: Any
+
+    flow_run = paused(input_schema=schema_of(Anything))
+    with pytest.raises(UsageError, match="the answer cannot be kept on record"):
+        pauses.resume(seeds.registry, flow_run, {"value": value})
+    assert seeds.registry.find_flow_run(flow_run.id).state.is_paused()
+
+
+def test_runs_are_listed_although_it_cannot_be_recorded_that_one_is_overdue(
+    run, paused, monkeypatch
+):
+    paused(resume_by=now() - timedelta(seconds=1))
+
+    def fails(_):
+        raise RegistryLockTimeoutError("the gate is held")
+
+    monkeypatch.setattr(pauses, "fail_overdue", fails)
+    ended = run("flow-run ls")
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert "Paused" in ended.stdout

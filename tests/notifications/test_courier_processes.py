@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from prefectlite import courier_processes
-from prefectlite.clock import now, to_microseconds
+from prefectlite.clock import now, since_boot, to_microseconds
+from prefectlite.courier_processes import _couriers
+from prefectlite.liveness import own_identity
+from prefectlite.process_trees import end_children
 from prefectlite.states import Completed, Failed, Running
 
 DEADLINE_SECONDS = 40
@@ -335,3 +338,19 @@ def test_where_no_process_can_be_started_the_change_is_made_and_told_later(site,
     assert site.registry.find_flow_run(flow_run.id).state.is_failed()
     site.registry.change_state(site.add_run(Running()), Completed())
     site.until_subjects("bad: Failed")
+
+
+def test_the_end_of_a_flow_spares_its_couriers():
+    began = since_boot()
+    own_identity()  # what is started from here on is marked as this process's
+    courier, other = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    _couriers.pids.add(courier.pid)
+    try:
+        end_children(own_identity(), began)
+        assert other.wait(DEADLINE_SECONDS) == -signal.SIGTERM
+        assert courier.poll() is None
+    finally:
+        _couriers.pids.discard(courier.pid)
+        for process in (courier, other):
+            process.kill()
+            process.wait(DEADLINE_SECONDS)

@@ -454,3 +454,17 @@ def test_submitted_tasks_finish_while_the_flow_is_paused_and_no_new_one_starts(
     assert runs(return_state=True).name == "Completed"
     assert sorted(order[:2]) == ["second", "third"]
     assert order[2:] == ["resumed", "late"]
+
+
+def test_a_pause_that_was_answered_before_says_nothing_more(registry, resumes):
+    resumes(None)
+
+    @flow
+    def runs():
+        for _ in range(3):
+            pause_flow_run(key="once", **PAUSE)
+
+    runs()
+    registry.flush_logs()
+    lines = [line.message for line in registry.read_logs(only(registry).id)]
+    assert lines.count("Resumed") == 1

@@ -34,6 +34,8 @@ CREATE TABLE notification (
 
 -- Looked at after every durable write, and almost always empty.
 CREATE INDEX notification_due ON notification (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX notification_waiting ON notification (attempts, seq)
+    WHERE due_at IS NOT NULL AND courier IS NULL;
 CREATE INDEX notification_taken ON notification (courier) WHERE courier IS NOT NULL;
 CREATE INDEX notification_by_rule ON notification (rule_seq);
 CREATE INDEX notification_by_flow_run ON notification (flow_run_seq);
