@@ -22,7 +22,7 @@ from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 #: How often a paused run looks for what nobody tells it of: whoever resumes it from where its process
 #: cannot be reached, such as another container. A hundred of them take a small part of a core.
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 10.0
 # Where nobody in this process looks at the run's state, as in a process of a ProcessPoolTaskRunner.
 _UNWATCHED_LOOK_SECONDS = 0.2
 

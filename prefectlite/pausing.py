@@ -80,7 +80,7 @@ def pause_flow_run(
         flow_run_id: Another run, by its id or name: it stops at its next task, and this returns at once.
         timeout: Seconds after which the run has Failed if nobody has resumed it; None for never.
         poll_interval: Seconds between two looks at the record, for a run that cannot be woken because
-            it is resumed from another container; None for 5.
+            it is resumed from another container; None for 10.
         key: A name for this pause. Each time but the first, a pause with a key returns at once with
             what the first one gave, so that a retry of the flow does not ask again.
         wait_for_input: A pydantic model of what the run wants to be told.

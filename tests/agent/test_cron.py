@@ -57,12 +57,12 @@ def test_of_ticks_that_overlap_each_run_is_begun_once_and_outlives_them(site, cr
     run = site.add("wait", name="grüße")
     agent = f"{sys.executable} -m prefectlite agent start --run-once"
     # What holds a job's output open holds up tee, and with it the job.
-    job = f"cd {site.folder}; ({agent}; echo $? >> code-N) 2>&1 | tee -a told-N; touch ended-N"
+    job = f"cd {site.folder}; ({agent}; echo $? >> code-$n) 2>&1 | tee -a told-$n; touch ended-$n"
     crond = cron(
         f"PREFECTLITE_HOME={site.home}\n"
         f"PYTHONPATH={site.sources}\n"
         f"{when} cd {site.folder} && (env; tty; readlink /proc/self/fd/0) > bare; touch bare-done\n"
-        f"{when} {job.replace('N', '1')}\n{when} {job.replace('N', '2')}\n"
+        f"{when} n=1; {job}\n{when} n=2; {job}\n"
     )
 
     def has(name):
