@@ -272,7 +272,7 @@ class _Writer:
     """The thread that puts lines on record when nothing else writes."""
 
     def __init__(self) -> None:
-        self._is_due = False
+        self._due: Registry | None = None
         self._process: int | None = None
         self._registry: Registry | None = None
         self._wakes: SimpleQueue[Registry] = SimpleQueue()
@@ -287,8 +287,8 @@ class _Writer:
         if self._process != here.pid:
             # A forked child mostly ends by os._exit, which waits for no thread of ours.
             _flush(registry)
-        elif not self._is_due:
-            self._is_due = True
+        elif self._due is not registry:
+            self._due = registry
             self._wakes.put(registry)
 
     def _start(self) -> None:
@@ -315,7 +315,8 @@ class _Writer:
                 if waited >= _LINGER_SECONDS:
                     break
                 time.sleep(_LINGER_SECONDS - waited)
-            self._is_due = False
+            if self._due is registry:  # else another one is, and this one may be woken for twice
+                self._due = None
             _flush(registry)
 
 

@@ -254,6 +254,7 @@ def _begun(
 
         command = f"{command} {usage(wanted.input_schema)}".rstrip()
     logs.record(context, logging.INFO, f"Paused. To resume: {command}")
+    flow.registry.flush_logs()  # here, not by the writer in the background: nothing may follow for hours
     return flow.registry.pauses.find_pause(paused.id, state_version=paused.state_version)
 
 

@@ -8,10 +8,14 @@ import time
 import pytest
 
 from prefectlite import flow, get_run_logger, logs, task
+from prefectlite.clock import now
 from prefectlite.context import get_run_context
 from prefectlite.errors import RegistryFullError
+from prefectlite.names import new_id
+from prefectlite.records import FlowRun, LogLine
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.states import Running
 
 DEADLINE_SECONDS = 20
 
@@ -187,3 +191,14 @@ def test_lines_of_many_threads_are_each_recorded_once(registry):
     for number in range(8):
         own = [text for text in told if text.startswith(f"{number}/")]
         assert own == [f"{number}/{index}" for index in range(50)]
+
+
+def test_lines_of_two_registries_of_one_process_are_both_recorded(tmp_path, until):
+    run = FlowRun(id=new_id(), name="both", flow_name="both", state=Running())
+    registries = [open_registry(f"sqlite:///{tmp_path / name}.db") for name in ("a", "b")]
+    for registry in registries:
+        registry.create_flow_run(run)
+    for registry in registries:  # the second while the first is to be flushed in a moment
+        registry.add_log_line(LogLine(run.id, None, 20, "mine", "a line", now()))
+        logs._writer.wake(registry)
+    until(lambda: all(registry.read_logs(run.id) for registry in registries), "the lines")
