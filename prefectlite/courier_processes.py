@@ -13,7 +13,6 @@ import select
 import signal
 import sys
 import threading
-import time
 from contextlib import suppress
 
 from prefectlite.clock import monotonic
@@ -37,7 +36,6 @@ _OF_A_RUN = (
 )
 # What a message takes, with some room: the courier of a process that is supervised gets no more.
 _LAST_SECONDS = 1.0
-_LOOK_SECONDS = 0.005
 
 
 class _Couriers:
@@ -153,9 +151,14 @@ def _end() -> None:
     if not _couriers.are_awaited:
         return
     deadline = monotonic() + _LAST_SECONDS
-    while _couriers.pids and monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
-        _couriers.reap()
+    for pid in _couriers.pids:
+        with suppress(OSError, AttributeError):  # it is gone; this is not Linux
+            descriptor = os.pidfd_open(pid)
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(max(0.0, deadline - monotonic()) * 1000)
+            os.close(descriptor)
+    _couriers.reap()
     for pid in _couriers.pids:
         # What it had taken is found by who settles the run.
         with suppress(OSError):
