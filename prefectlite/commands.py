@@ -1,33 +1,37 @@
-"""How a command is declared, and a strict reader of its arguments that costs no import.
+"""How a command is declared, and what its declaration says.
 
 A command is a plain function. Each parameter is annotated with ``Annotated[type, Option(...)]`` or
-``Annotated[type, Argument(...)]``, and its docstring is its help: a first part in prose, then
-``Examples:`` and one command line each. Parameters are ``str``, ``int``, ``float``, ``bool`` (a
-flag), ``Path``, an ``Enum``, a ``Literal``, or a list of one of them but a flag; ``| None`` is
-allowed.
+``Annotated[type, Argument(...)]``, or with a class whose own parameters are annotated so: options
+that several commands share, which come as one value. Its docstring is its help: a first line, more in
+prose, then ``Examples:`` and one command line each. Parameters are ``str``, ``int``, ``float``,
+``Seconds``, ``bool`` (a flag), ``Path``, an ``Enum``, a ``Literal``, or a list of one of them but a
+flag; ``| None`` is allowed.
 
-The reader here takes what it fully understands and declines the rest without a word. The command
-line then asks Typer (``usage.py``), which is built from the same declarations and takes eight times
-as long to import as a listing takes to print. So the reader must never take what Typer would
-refuse, nor read it in another way.
+The reader of arguments, the help, the man pages and the completion all go by what is here, and import
+no more of a command than its own file.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+
+from prefectlite.clock import duration_from_text
 
 Function = Callable[..., int | None]
-#: A command with the values of its parameters: what both readers make of the arguments.
+#: A command with the values of its parameters.
 Call = tuple[Function, dict[str, object]]
 
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})", re.ASCII)
+
+
+class Seconds(float):
+    """A duration in seconds; on the command line ``90``, ``45s``, ``3m12s``, ``1.5h`` or ``inf``."""
 
 
 class Argument:
@@ -36,22 +40,27 @@ class Argument:
     Args:
         description: What it is, one sentence.
         metavar: What the help calls it; None for the parameter's name.
+        complete: What a shell offers for it, as ``completion_values`` names it; None for files.
     """
 
-    def __init__(self, description: str, *, metavar: str | None = None) -> None:
+    def __init__(
+        self, description: str, *, metavar: str | None = None, complete: str | None = None
+    ) -> None:
         self.description = description
         self.metavar = metavar
+        self.complete = complete
 
 
 class Option:
     """Marks a parameter that is given by a name.
 
     Args:
-        names: ``--long`` and ``-s`` names, the first one first.
+        names: ``--long`` and ``-s`` names, the long one first.
         description: What it does, one sentence.
         metavar: What the help calls its value; None for its type.
         minimum: The least number that is allowed; None for any.
         ignore_case: Take the values of an Enum or a Literal in any case.
+        complete: As for ``Argument``.
     """
 
     def __init__(
@@ -61,19 +70,21 @@ class Option:
         metavar: str | None = None,
         minimum: float | None = None,
         ignore_case: bool = False,
+        complete: str | None = None,
     ) -> None:
         self.names = names
         self.description = description
         self.metavar = metavar
         self.minimum = minimum
         self.ignore_case = ignore_case
+        self.complete = complete
 
 
 class Parameter:
     """One parameter of a command, as its function declares it.
 
     Attributes:
-        annotation: The type that it was annotated with, without its marker.
+        marker: Its ``Option`` or ``Argument``.
         value_type: The type of one value: the item's for a list, and never ``None``.
         is_list: Whether it may be given more than once.
         is_flag: Whether it takes no value.
@@ -81,12 +92,10 @@ class Parameter:
     """
 
     def __init__(self, parameter: inspect.Parameter) -> None:
-        if get_origin(parameter.annotation) is not Annotated:
-            raise TypeError(f"{parameter.name} is annotated with neither Argument nor Option")
-        self.annotation, self.marker = get_args(parameter.annotation)
+        value_type, marker = get_args(parameter.annotation)
+        self.marker: Option | Argument = marker
         self.name = parameter.name
         self.default = parameter.default
-        value_type = self.annotation
         if type(None) in get_args(value_type) and get_origin(value_type) is not Literal:
             (value_type,) = (t for t in get_args(value_type) if t is not type(None))
         self.is_list = get_origin(value_type) is list
@@ -98,168 +107,167 @@ class Parameter:
         """The names it is given by; none for one that is given by its place."""
         return self.marker.names if isinstance(self.marker, Option) else ()
 
+    @property
+    def label(self) -> str:
+        """What it is called where something is wrong with it, or where it is missing."""
+        return self.names[0] if self.names else self.metavar
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in the help."""
+        if self.marker.metavar is not None:
+            return self.marker.metavar
+        if self.choices:
+            return "|".join(self.choices)
+        name = self.name.upper().replace("_", "-")
+        return _METAVARS.get(self.value_type, name) if self.names else name
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it must be given."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def choices(self) -> list[str]:
+        """The values that it takes; empty where these are not so few."""
+        return [text for text, _ in self._choices()]
+
     def convert(self, text: str) -> object:
         """Return one value.
 
         Raises:
-            ValueError: The text may be wrong, or right in a way that only Typer can judge.
+            ValueError: The text is wrong; says how, without the parameter's name.
         """
-        converter = _CONVERTERS.get(self.value_type)
-        value = self._choice(text) if converter is None else converter(text)
+        choices = self._choices()
+        value = self._chosen(text) if choices else _CONVERTERS[self.value_type](text)
         least = getattr(self.marker, "minimum", None)
         if least is not None and isinstance(value, int | float) and value < least:
-            raise ValueError(text)
+            raise ValueError(f"{text} is less than {least}")
         return value
 
-    def _choice(self, text: str) -> object:
+    def _choices(self) -> list[tuple[str, object]]:
+        if isinstance(self.value_type, type) and issubclass(self.value_type, Enum):
+            return [(str(choice.value), choice) for choice in self.value_type]
+        if get_origin(self.value_type) is Literal:
+            return [(str(choice), choice) for choice in get_args(self.value_type)]
+        return []
+
+    def _chosen(self, text: str) -> object:
         ignore_case = getattr(self.marker, "ignore_case", False)
         sought = text.casefold() if ignore_case else text
-        is_enum = isinstance(self.value_type, type) and issubclass(self.value_type, Enum)
-        for choice in self.value_type if is_enum else get_args(self.value_type):
-            value = str(choice.value if is_enum else choice)
+        for value, choice in self._choices():
             if sought == (value.casefold() if ignore_case else value):
-                found: object = choice
-                return found
-        raise ValueError(text)
+                return choice
+        raise ValueError(f"{text!r} is none of {', '.join(self.choices)}")
 
 
-def parameters(function: Function) -> list[Parameter]:
+class Group:
+    """Commands that share a first word.
+
+    Args:
+        description: What they do, one sentence.
+        words: Their names, in the order of the help.
+        load: Returns a command, or a group, by its name.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        words: Sequence[str],
+        load: Callable[[str], Group | Function | None],
+    ) -> None:
+        self.description = description
+        self.words = words
+        self._load = load
+
+    def find(self, word: str) -> Group | Function | None:
+        """Return a command or a group by its name; None where there is none."""
+        return self._load(word) if word in self.words else None
+
+    def items(self) -> list[tuple[str, Group | Function]]:
+        """Return all of them by their names; imports them."""
+        found = ((word, self.find(word)) for word in self.words)
+        return [(word, one) for word, one in found if one is not None]
+
+
+class Documentation(NamedTuple):
+    """What the docstring of a command says.
+
+    Attributes:
+        summary: Its first line.
+        prose: The paragraphs after it, each one line.
+        examples: Command lines.
+    """
+
+    summary: str
+    prose: list[str]
+    examples: list[str]
+
+
+def documentation(function: Function) -> Documentation:
+    """Return what the docstring of a command says."""
+    prose, _, examples = (inspect.getdoc(function) or "").partition("\nExamples:\n")
+    summary, *rest = [" ".join(part.split()) for part in prose.strip().split("\n\n")]
+    return Documentation(summary, rest, [line.strip() for line in examples.strip().split("\n")])
+
+
+def parameters(function: Callable[..., object]) -> list[Parameter]:
     """Return the parameters of a command, in the order in which it declares them."""
-    signature = inspect.signature(function, eval_str=True)
-    return [Parameter(parameter) for parameter in signature.parameters.values()]
+    return [Parameter(parameter) for _, parameter in _declared(function)]
 
 
-def read_arguments(function: Function, arguments: Sequence[str]) -> dict[str, object] | None:
-    """Return the values for a command's parameters, or None where Typer must be asked."""
-    reading = _Reading(function, arguments)
-    try:
-        reading.read_all()
-        return reading.values()
-    except ValueError:
-        return None
+def arranged(function: Function, values: Mapping[str, object]) -> dict[str, object]:
+    """Return what to call a command with, of the values of its parameters by their names."""
+    given: dict[str, object] = {}
+    for owner, parameter in _declared(function):
+        if owner is None:
+            given[parameter.name] = values[parameter.name]
+        else:
+            name, kind = owner
+            if name not in given:
+                names = [own.name for own in parameters(kind)]
+                given[name] = kind(**{name: values[name] for name in names})
+    return given
 
 
-def read_leading_options(
-    function: Function, arguments: Sequence[str]
-) -> tuple[dict[str, object], list[str]] | None:
-    """Return the values of the options before the first other argument, and what follows them.
-
-    Returns:
-        None where Typer must be asked.
-    """
-    reading = _Reading(function, arguments)
-    try:
-        rest = reading.read_options()
-        return reading.values(), rest
-    except ValueError:
-        return None
-
-
-class _Reading:
-    """Arguments on their way into values; a ValueError anywhere means that they are declined.
-
-    What stands for what is getopt's rule, as Click applies it: an option's value is the next
-    argument whatever that looks like, the last one of several counts, ``--`` ends the options.
-    """
-
-    def __init__(self, function: Function, arguments: Sequence[str]) -> None:
-        self._parameters = parameters(function)
-        self._options = {name: option for option in self._parameters for name in option.names}
-        self._left = deque(arguments)
-        self._texts: dict[str, list[str]] = {}
-        self._placed: deque[str] = deque()
-
-    def read_all(self) -> None:
-        """Take every argument."""
-        while self._left:
-            argument = self._left.popleft()
-            if argument == "--":
-                self._placed.extend(self._left)
-                return
-            if _is_option(argument):
-                self._read_option(argument)
-            else:
-                self._placed.append(argument)
-
-    def read_options(self) -> list[str]:
-        """Take options up to the first argument that is none, and return the rest."""
-        while self._left and _is_option(self._left[0]):
-            self._read_option(self._left.popleft())
-        return list(self._left)
-
-    def values(self) -> dict[str, object]:
-        """Return the values of all parameters."""
-        values = {parameter.name: self._value(parameter) for parameter in self._parameters}
-        if self._placed:
-            raise ValueError(self._placed[0])
-        return values
-
-    def _read_option(self, argument: str) -> None:
-        if argument.startswith("--"):
-            name, has_value, value = argument.partition("=")
-            option = self._option(name)
-            if option.is_flag and has_value:
-                raise ValueError(argument)
-            self._give(option, value if has_value else None)
-            return
-        for index, letter in enumerate(argument[1:], start=2):
-            option = self._option(f"-{letter}")
-            self._give(option, argument[index:] or None)
-            if not option.is_flag:
-                return
-
-    def _option(self, name: str) -> Parameter:
-        option = self._options.get(name)
-        if option is None:
-            raise ValueError(name)
-        return option
-
-    def _give(self, option: Parameter, value: str | None) -> None:
-        if option.is_flag:
-            value = ""
-        elif value is None:
-            if not self._left:
-                raise ValueError(option.name)
-            value = self._left.popleft()
-        self._texts.setdefault(option.name, []).append(value)
-
-    def _value(self, parameter: Parameter) -> object:
-        texts = self._texts.get(parameter.name)
-        if not parameter.names and self._placed:
-            texts = list(self._placed) if parameter.is_list else [self._placed[0]]
-            for _ in texts:
-                self._placed.popleft()
-        if texts is None:
-            if parameter.default is inspect.Parameter.empty:
-                raise ValueError(parameter.name)
-            default: object = parameter.default
-            return default
-        if parameter.is_flag:
-            return True
-        if parameter.is_list:
-            return [parameter.convert(text) for text in texts]
-        return parameter.convert(texts[-1])
-
-
-def _is_option(argument: str) -> bool:
-    return argument[:1] == "-" and argument != "-"
+def _declared(
+    function: Callable[..., object],
+) -> Iterator[tuple[tuple[str, type] | None, inspect.Parameter]]:
+    """Yield each parameter, after the name and the class that it is part of, if it is."""
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        kind = parameter.annotation
+        if get_origin(kind) is Annotated:
+            yield None, parameter
+        elif (
+            isinstance(kind, type) and kind.__module__ != "builtins" and kind is not parameter.empty
+        ):
+            for _, own in _declared(kind):
+                yield (parameter.name, kind), own
+        else:
+            raise TypeError(f"{parameter.name} is annotated with neither Argument nor Option")
 
 
 def _integer(text: str) -> int:
     if not _INTEGER.fullmatch(text):
-        raise ValueError(text)
+        raise ValueError(f"{text!r} is not a whole number")
     return int(text)
 
 
 def _number(text: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise ValueError(text)
+        raise ValueError(f"{text!r} is not a number")
     return float(text)
 
 
+def _seconds(text: str) -> Seconds:
+    return Seconds(text if text == "inf" else duration_from_text(text))
+
+
+_METAVARS: dict[object, str] = {int: "N", Path: "FILE", Seconds: "DURATION"}
 _CONVERTERS: dict[object, Callable[[str], object]] = {
     str: str,
     int: _integer,
     float: _number,
+    Seconds: _seconds,
     Path: Path,
 }

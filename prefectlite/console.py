@@ -31,6 +31,7 @@ from prefectlite.settings import NO_COLOR, TERM
 from prefectlite.states import State
 
 _ID_CHARACTERS = 8
+_COLUMNS = 80
 _ANSI = {"bold": 1, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
 _STATE_STYLES = {
     "SCHEDULED": "yellow",
@@ -271,6 +272,19 @@ def json_text(value: object, *, indent: int | None = None) -> str:
         text = json.dumps(_finite(value), ensure_ascii=not is_unicode, indent=indent)
     # Outside a string JSON has none of these, and inside one it may have their escape.
     return text if text.isascii() and "\x7f" not in text else text.translate(_JSON_ESCAPES)
+
+
+def columns(stream: TextIO) -> int:
+    """Return how wide the lines of a terminal are; for what is none, as wide as most are."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):
+        return _COLUMNS
+
+
+def emphasized(text: str, stream: TextIO) -> str:
+    """Return a text that stands out, where a stream has colour."""
+    return _paint(text, "bold") if _has_color(stream) else text
 
 
 def state_text(state: State) -> Styled:

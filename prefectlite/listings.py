@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, TypeVar
 
 from prefectlite import console
-from prefectlite.commands import Option
+from prefectlite.commands import Argument, Option
 from prefectlite.registry import DEFAULT_LIMIT, Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.settling import settle
@@ -43,6 +43,14 @@ LimitOption = Annotated[
         metavar="N",
         minimum=1,
     ),
+]
+FlowRunReference = Annotated[
+    str,
+    Argument("The flow run's id, the start of it, or its name.", metavar="ID", complete="flow-run"),
+]
+FlowRunReferences = Annotated[
+    list[str],
+    Argument("Flow runs: ids, starts of ids, or names.", metavar="ID", complete="flow-run"),
 ]
 JsonListOption = Annotated[bool, Option("--json", description="Print a JSON list.")]
 JsonOption = Annotated[bool, Option("--json", description="Print one JSON object.")]

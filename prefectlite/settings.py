@@ -143,13 +143,6 @@ PREFECTLITE_FLOW_TIMEOUT: Setting[float | None] = Setting(
     default=lambda: None,
     reach=Reach.INTERNAL,
 )
-PREFECTLITE_COMPLETE = Setting(
-    "_PREFECTLITE_COMPLETE",
-    "What a shell wants to know to complete a command line; set by its completion script.",
-    parse=str,
-    default=str,
-    reach=Reach.INTERNAL,
-)
 SYSTEMD_EXEC_PID = Setting(
     "SYSTEMD_EXEC_PID",
     "The PID of a service's main process; set by systemd (systemd.exec(5)).",

@@ -1,158 +1,158 @@
-"""Help, usage errors and shell completion: the commands as Typer sees them.
+"""The help of the program, of a group and of a command, as text.
 
-The command line comes here with arguments that its own reader (``commands.py``) declined. Typer
-reads them by the same declarations, and runs nothing: what it makes of them is handed back, so that
-a command runs in one way whoever read its arguments. Only ``cli`` imports this module, and only
-then: Typer is most of what starting a command would cost. It must never print.
+``cli`` only, and only where help is asked for. It is made of the same declarations that the arguments
+are read by, and the man pages too; nothing of it is written twice. It must never print.
 """
 
 from __future__ import annotations
 
-import inspect
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from typing import Annotated
+import textwrap
+from collections.abc import Callable, Sequence
 
-import typer
+from prefectlite.argument_reading import HELP, PROGRAM
+from prefectlite.commands import Function, Group, Parameter, documentation, parameters
 
-from prefectlite.commands import Argument, Call, Function, Parameter, parameters
+# Longer lines are harder to read than a taller text.
+_WIDEST = 100
+# A description has at least so many columns beside its name; else it goes below.
+_NARROWEST = 24
+_INDENT = 2
+_GAP = 2
+# A name that is longer has its description below it, instead of pushing all others to the right.
+_LONGEST_NAME = 32
 
-PROGRAM = "prefectlite"
-_SETTINGS = {"help_option_names": ["--help", "-h"]}
-# A paragraph that begins with this mark is not wrapped.
-_AS_IT_IS = "\b"
-
-
-class Group:
-    """Commands that share a first word.
-
-    Args:
-        description: What they do, one sentence.
-        commands: Each by its name; groups, too.
-    """
-
-    def __init__(self, description: str, commands: dict[str, Group | Function]) -> None:
-        self.description = description
-        self.commands = commands
+Rows = Sequence[tuple[str, str]]
+#: Shows a heading as one.
+Emphasis = Callable[[str], str]
 
 
-class Reading:
-    """What Typer made of the arguments.
-
-    Attributes:
-        calls: What to run, in order: the program's own options, then the command. Empty, or
-            without a command, where there is nothing to run.
-        stdout: The help, or a completion.
-        stderr: What is wrong with the arguments.
-        exit_code: 0, or 2 for wrong arguments.
-    """
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.stdout = ""
-        self.stderr = ""
-        self.exit_code = 0
-
-
-def read(
-    options: Function,
-    commands: Mapping[str, Group | Function],
-    arguments: Sequence[str],
-    *,
-    epilog: str = "",
-) -> Reading:
-    """Read the arguments of the whole program.
+class Help:
+    """Writes help for a reader.
 
     Args:
-        options: A function that declares the options before the command.
-        commands: Groups and commands by their first word.
-        arguments: Without the program's name.
-        epilog: What the program's own help ends with, shown as it is.
+        columns: How wide the reader's lines are.
+        emphasis: How a heading is shown.
     """
-    reading = Reading()
-    app = typer.Typer(
-        rich_markup_mode=None,
-        no_args_is_help=True,
-        context_settings=_SETTINGS,
-        epilog=_unwrapped(epilog),
-    )
-    app.callback(help=_help(options)[0])(_recorder(options, reading.calls))
-    _add_all(app, commands, reading.calls)
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with redirect_stdout(stdout), redirect_stderr(stderr):
-        try:
-            app(args=list(arguments), prog_name=PROGRAM)
-        except SystemExit as end:
-            reading.exit_code = end.code if isinstance(end.code, int) else 0
-    reading.stdout, reading.stderr = stdout.getvalue(), stderr.getvalue()
-    for name in (name for parameter in parameters(options) for name in parameter.names):
-        if re.search(rf"No such option: {name}(?![\w-])", reading.stderr):
-            reading.stderr += f"hint: {name} stands before the command, right after {PROGRAM}\n"
-    return reading
 
+    def __init__(self, *, columns: int, emphasis: Emphasis = str) -> None:
+        self._columns = max(min(columns, _WIDEST), 1)
+        self._emphasis = emphasis
 
-def _add_all(app: typer.Typer, commands: Mapping[str, Group | Function], calls: list[Call]) -> None:
-    for name, command in commands.items():
-        if isinstance(command, Group):
-            group = typer.Typer(help=command.description, no_args_is_help=True)
-            _add_all(group, command.commands, calls)
-            app.add_typer(group, name=name, context_settings=_SETTINGS)
-        else:
-            _add(app, name, command, calls)
-
-
-def _add(app: typer.Typer, name: str, function: Function, calls: list[Call]) -> None:
-    description, examples = _help(function)
-    declare = app.command(
-        name, help=description, epilog=_unwrapped(examples), context_settings=_SETTINGS
-    )
-    declare(_recorder(function, calls))
-
-
-def _recorder(function: Function, calls: list[Call]) -> Callable[..., None]:
-    """Return a stand-in for a command, with its declarations as Typer's, that only takes note."""
-
-    def record(**values: object) -> None:
-        calls.append((function, values))
-
-    declared = [
-        inspect.Parameter(
-            parameter.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=parameter.default,
-            annotation=_annotation(parameter),
+    def of_command(self, words: Sequence[str], function: Function) -> str:
+        """Return the help of a command."""
+        text = documentation(function)
+        declared = parameters(function)
+        placed = [parameter for parameter in declared if not parameter.names]
+        usage = " ".join([*words, "[OPTIONS]", *map(placed_text, placed)])
+        return self._joined(
+            self._usage(usage),
+            *map(self._wrapped, [text.summary, *text.prose]),
+            self._section("Arguments", [(p.metavar, described(p)) for p in placed]),
+            self._options(declared),
+            self._lines("Examples", text.examples),
         )
-        for parameter in parameters(function)
+
+    def of_group(self, words: Sequence[str], group: Group) -> str:
+        """Return the help of a group."""
+        return self._joined(
+            self._usage(" ".join([*words, "COMMAND ..."])),
+            self._wrapped(group.description),
+            self._section("Commands", [*command_rows(group)]),
+            self._wrapped(f"{' '.join([PROGRAM, *words, 'COMMAND', HELP[1]])} explains each."),
+        )
+
+    def of_program(self, options: Function, commands: Group, ends: Rows) -> str:
+        """Return the help of the program.
+
+        Args:
+            options: What declares the options before the command.
+            commands: All of them.
+            ends: Exit codes, and what each means.
+        """
+        return self._joined(
+            self._usage("[OPTIONS] COMMAND ..."),
+            self._wrapped(documentation(options).summary),
+            self._section("Commands", [*command_rows(commands)]),
+            self._options(parameters(options)),
+            self._section("Exit codes", ends),
+            self._wrapped(f"{PROGRAM} COMMAND {HELP[1]} explains each command."),
+        )
+
+    def _usage(self, text: str) -> str:
+        lines = self._filled(f"{PROGRAM} {text}", self._columns - _INDENT)
+        return "\n".join([self._emphasis("Usage:"), *(" " * _INDENT + line for line in lines)])
+
+    def _options(self, declared: Sequence[Parameter]) -> str:
+        rows = [(option_text(p), described(p)) for p in declared if p.names]
+        return self._section("Options", [*rows, (", ".join(HELP), "Show this help and exit.")])
+
+    def _section(self, title: str, rows: Rows) -> str:
+        if not rows:
+            return ""
+        longest = max((len(name) for name, _ in rows if len(name) <= _LONGEST_NAME), default=0)
+        indent = _INDENT + longest + _GAP
+        if self._columns - indent < _NARROWEST:
+            indent = 2 * _INDENT
+        lines = [self._emphasis(f"{title}:")]
+        for name, description in rows:
+            told = self._filled(description, self._columns - indent)
+            first = f"{' ' * _INDENT}{name}"
+            if len(first) + _GAP <= indent:
+                lines.append(f"{first:{indent}}{told.pop(0)}")
+            else:
+                lines += [
+                    " " * _INDENT + part for part in self._filled(name, self._columns - _INDENT)
+                ]
+            lines += [f"{' ' * indent}{line}" for line in told]
+        return "\n".join(lines)
+
+    def _lines(self, title: str, texts: Sequence[str]) -> str:
+        """Return a section of lines that are not wrapped, so that they can be copied."""
+        indent = " " * _INDENT
+        return "\n".join([self._emphasis(f"{title}:"), *(f"{indent}{text}" for text in texts)])
+
+    def _wrapped(self, text: str) -> str:
+        return "\n".join(self._filled(text, self._columns))
+
+    def _filled(self, text: str, columns: int) -> list[str]:
+        return textwrap.wrap(
+            text, max(columns, 1), break_long_words=False, break_on_hyphens=False
+        ) or [""]
+
+    def _joined(self, *parts: str) -> str:
+        return "\n\n".join(filter(None, parts))
+
+
+def command_rows(group: Group) -> Rows:
+    """Return the names of the commands of a group, and what each does."""
+    return [
+        (name, one.description if isinstance(one, Group) else documentation(one).summary)
+        for name, one in group.items()
     ]
-    record.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]  # inspect reads it
-    record.__annotations__ = {parameter.name: parameter.annotation for parameter in declared}
-    return record
 
 
-def _annotation(parameter: Parameter) -> object:
-    marker = parameter.marker
-    if isinstance(marker, Argument):
-        info = typer.Argument(help=marker.description, metavar=marker.metavar, readable=False)
-    else:
-        info = typer.Option(
-            *marker.names,
-            help=marker.description,
-            metavar=marker.metavar,
-            min=marker.minimum,
-            case_sensitive=not marker.ignore_case,
-            readable=False,
-        )
-    return Annotated[parameter.annotation, info]
+def placed_text(parameter: Parameter) -> str:
+    """Return how an argument stands in the usage: ``ID``, ``[ID]``, ``ID...`` or ``[ID...]``."""
+    text = parameter.metavar + "..." * parameter.is_list
+    return text if parameter.is_required else f"[{text}]"
 
 
-def _help(function: Function) -> tuple[str, str]:
-    """Return a docstring's prose, and its examples under their heading."""
-    prose, heading, examples = (inspect.getdoc(function) or "").partition("\nExamples:\n")
-    return prose.strip(), f"Examples:\n{examples}" if heading else ""
+def option_text(parameter: Parameter) -> str:
+    """Return how an option is given: ``-n, --limit N``; long names stand below each other."""
+    short = [name for name in parameter.names if not name.startswith("--")]
+    long = [name for name in parameter.names if name.startswith("--")]
+    names = ", ".join([*short, *long]) if short else " " * 4 + ", ".join(long)
+    return names if parameter.is_flag else f"{names} {parameter.metavar}"
 
 
-def _unwrapped(text: str) -> str:
-    paragraphs = text.strip().split("\n\n")
-    return "\n\n".join(f"{_AS_IT_IS}\n{paragraph}" for paragraph in paragraphs)
+def described(parameter: Parameter) -> str:
+    """Return what a parameter is, with its default."""
+    default = parameter.default
+    text = parameter.marker.description
+    if parameter.names and parameter.is_required:
+        return f"{text} (required)"
+    if parameter.is_required or default is None or default is False or default == []:
+        return text
+    if isinstance(default, float) and default == int(default):
+        default = int(default)
+    return f"{text} (default: {default})"

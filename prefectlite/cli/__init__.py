@@ -1,55 +1,52 @@
-"""The command line: every other file here is one command, or one group of commands.
+"""The command line: every other file here is one command, or one group, as ``command_tree`` finds it.
 
-``flow_run.py`` is ``prefectlite flow-run``. Its ``COMMANDS`` are plain functions, declared as
-``commands.py`` says; each is named by its function, and may return an exit code. A file whose one
-command has the file's own name is that command, without a second word: ``run.py``. A group in a group
-says so: ``GROUP = "block type"``. The first line of a file's docstring is the help of its group.
-
-This file finds the command, reads the arguments, runs it, and turns what it raises into words and
-an exit code. It must never import a command that was not asked for, except to give help.
+Commands are plain functions, declared as ``commands`` says, which may return an exit code. This file
+has the arguments read, runs the command, and turns what it raises into words and an exit code. It
+must never import a command that was not asked for, except to give help.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import Annotated
 
 from prefectlite import __version__, console
-from prefectlite.commands import (
-    Call,
-    Function,
-    Option,
+from prefectlite.argument_reading import (
+    HELP,
+    PROGRAM,
+    STANDS_BEFORE,
+    near_names,
     read_arguments,
     read_leading_options,
 )
-from prefectlite.errors import EntrypointError, OutputClosedError, OutputError, PrefectLiteError
+from prefectlite.command_tree import every_command
+from prefectlite.commands import Call, Function, Group, Option, parameters
+from prefectlite.errors import (
+    EntrypointError,
+    OutputClosedError,
+    OutputError,
+    PrefectLiteError,
+    UsageError,
+)
 from prefectlite.setting_sources import checked_profile, use_profile
-from prefectlite.settings import PREFECTLITE_COMPLETE, PREFECTLITE_DEBUG
-
-if TYPE_CHECKING:
-    from prefectlite.usage import Group
+from prefectlite.settings import PREFECTLITE_DEBUG
 
 _INTERNAL_ERROR = 1
 # Commands that work where the profile has what is no setting, so that it can be mended.
 _MENDERS = {f"{__name__}.config", f"{__name__}.profile"}
-_WORD = re.compile(r"[a-z]+(-[a-z]+)*", re.ASCII)
-_EXIT_CODES = """\
-Exit codes:
-  0    done; for a run: Completed
-  1    the run Failed or Crashed
-  2    wrong usage
-  3    not found
-  4    conflict: already final, not final, not paused, ambiguous
-  5    the registry, the infrastructure or the output cannot be used
-  124  the run TimedOut
-  130  interrupted
-  141  the reader of the output has gone
-  143  the run was Cancelled
-"""
+EXIT_CODES = (
+    ("0", "done; for a run: Completed"),
+    ("1", "the run Failed or Crashed"),
+    ("2", "wrong usage"),
+    ("3", "not found"),
+    ("4", "conflict: already final, not final, not paused, ambiguous"),
+    ("5", "the registry, the infrastructure or the output cannot be used"),
+    ("124", "the run TimedOut"),
+    ("130", "interrupted"),
+    ("141", "the reader of the output has gone"),
+    ("143", "the run was Cancelled"),
+)
 
 
 def options(
@@ -128,113 +125,87 @@ def _flush_after_all() -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    calls = None if PREFECTLITE_COMPLETE.value() else read_calls(arguments)
     exit_code = 0
-    if calls is None:
-        from prefectlite import usage
-
-        reading = usage.read(options, every_command(), arguments, epilog=_EXIT_CODES)
-        calls, exit_code = reading.calls, reading.exit_code
-        if reading.stderr:
-            console.say(reading.stderr.rstrip("\n"))
-        if reading.stdout:
-            console.out(reading.stdout.rstrip("\n"))
-        if exit_code:
-            return exit_code
-    for function, values in calls:
-        if function is not options and function.__module__ not in _MENDERS:
+    for function, values in read_calls(arguments):
+        if function.__module__ not in {__name__, *_MENDERS}:
             checked_profile()
         exit_code = function(**values) or 0
     return exit_code
 
 
-def read_calls(arguments: Sequence[str]) -> list[Call] | None:
-    """Return what to run for arguments that are right beyond doubt; None where Typer must judge."""
+def read_calls(arguments: Sequence[str]) -> list[Call]:
+    """Return what to run, in order: what the program's own options say, then the command.
+
+    Raises:
+        UsageError: There is no such command, or its arguments are wrong.
+    """
     leading = read_leading_options(options, arguments)
     if leading is None:
-        return None
+        return [(_show_help, {})]
     values, rest = leading
+    calls: list[Call] = [(options, values)]
     if values["version"]:
-        return [(options, values)]
-    found = _find(rest)
-    if found is None:
-        return None
-    function, own = found
-    command_values = read_arguments(function, own)
-    if command_values is None:
-        return None
-    return [(options, values), (function, command_values)]
+        return calls
+    words, found = _find(rest)
+    own = rest[len(words) :]
+    if isinstance(found, Group):  # its help is asked for, or the command is missing
+        return [*calls, (_show_help, {"words": words, "found": found, "is_asked": bool(own)})]
+    read = read_arguments(found, own, command=" ".join(words), leading=_leading_options())
+    if read is None:
+        return [*calls, (_show_help, {"words": words, "found": found})]
+    return [*calls, (found, read)]
 
 
-def every_command() -> dict[str, Group | Function]:
-    """Return all commands and groups by their first word; imports them all."""
-    from prefectlite.usage import Group
-
-    commands: dict[str, Group | Function] = {}
-    for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):
-        module = _import(path.stem)
-        functions = _functions(module)
-        description = (module.__doc__ or "").partition("\n")[0]
-        command = functions.get("") or Group(description, {**functions})
-        first, _, second = _group(module).partition(" ")
-        outer = commands.get(first)
-        if second and isinstance(outer, Group):  # which comes before it, as its file does
-            outer.commands[second] = command
-        else:
-            commands[first] = command
-    return commands
+def _find(arguments: Sequence[str]) -> tuple[list[str], Function | Group]:
+    """Return the words that name a command, or a group whose help is to be shown, and that."""
+    found: Function | Group = every_command()
+    words: list[str] = []
+    for word in arguments:
+        if not isinstance(found, Group) or word in HELP:
+            break
+        inner = found.find(word)
+        if inner is None:
+            raise _no_command(found, words, word)
+        words.append(word)
+        found = inner
+    return words, found
 
 
-def _find(arguments: Sequence[str]) -> tuple[Function, Sequence[str]] | None:
-    """Return the command that the first words name, and the arguments after them."""
-    for count in (1, 2):  # the words of the group
-        words = arguments[:count]
-        if len(words) < count or not all(map(_WORD.fullmatch, words)):
-            return None
-        functions = _functions_of(words)
-        if "" in functions:
-            return functions[""], arguments[count:]
-        function = functions.get("".join(arguments[count : count + 1]))
-        if function is not None:
-            return function, arguments[count + 1 :]
-    return None
+def _no_command(group: Group, words: Sequence[str], word: str) -> UsageError:
+    if word.startswith("-"):
+        name = word.partition("=")[0]
+        hint = STANDS_BEFORE if name in _leading_options() else _see_help(words)
+        return UsageError(f"no such option: {name}", hint=hint)
+    hint = near_names(word.lower().replace("_", "-"), group.words) or _see_help(words)
+    return UsageError(f"no such command: {' '.join([*words, word])}", hint=hint)
 
 
-def _functions_of(words: Sequence[str]) -> Mapping[str, Function]:
-    """Return the commands of a group, by its words; none where there is no such group."""
-    name = "_".join(words).replace("-", "_")
-    try:
-        module = _import(name)
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
-            raise
-        return {}
-    return _functions(module) if _group(module) == " ".join(words) else {}
+def _leading_options() -> list[str]:
+    return [name for parameter in parameters(options) for name in parameter.names]
 
 
-def _group(module: ModuleType) -> str:
-    """Return the word, or the two words, that the commands of a file come after."""
-    words: str = getattr(module, "GROUP", _word(module.__name__.rpartition(".")[2]))
-    return words
+def _see_help(words: Sequence[str]) -> str:
+    return f"see: {' '.join([PROGRAM, *words, HELP[1]])}"
 
 
-def _import(name: str) -> ModuleType:
-    path = f"{__name__}.{name}"
-    __import__(path)
-    return sys.modules[path]
+def _show_help(
+    words: Sequence[str] = (), found: Function | Group | None = None, *, is_asked: bool = True
+) -> int:
+    """Show help: on stdout where it was asked for, else as what is said of a missing command."""
+    from prefectlite.usage import Help
 
-
-def _functions(module: ModuleType) -> Mapping[str, Function]:
-    """Return a file's commands by their second word, which is empty where the file is one."""
-    functions: Sequence[Function] = module.COMMANDS
-    file_name = module.__name__.rpartition(".")[2]
-    if [function.__name__ for function in functions] == [file_name]:
-        return {"": functions[0]}
-    return {_word(function.__name__): function for function in functions}
-
-
-def _word(name: str) -> str:
-    return name.replace("_", "-")
+    stream = sys.stdout if is_asked else sys.stderr
+    help_ = Help(
+        columns=console.columns(stream), emphasis=lambda text: console.emphasized(text, stream)
+    )
+    if found is None or not words:
+        text = help_.of_program(options, every_command(), EXIT_CODES)
+    elif isinstance(found, Group):
+        text = help_.of_group(words, found)
+    else:
+        text = help_.of_command(words, found)
+    console.out(text) if is_asked else console.say(text)
+    return 0 if is_asked else UsageError.exit_code
 
 
 def _report_internal(error: Exception) -> None:

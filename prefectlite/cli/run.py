@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 from prefectlite import console
-from prefectlite.commands import Argument, Option
+from prefectlite.commands import Argument, Option, Seconds
 from prefectlite.endings import CANCELLED, exit_code_of, tell_ending
 from prefectlite.entrypoints import load_flow
 from prefectlite.errors import InfrastructureError, ParameterTypeError
@@ -55,11 +55,10 @@ def run(
     name: RunNameOption = None,
     tag: RunTagOption = None,
     timeout: Annotated[
-        float | None,
+        Seconds | None,
         Option(
             "--timeout",
-            description="Seconds that the flow may take, instead of its own timeout; 0 for no limit.",
-            metavar="SECONDS",
+            description="How long the flow may take, instead of its own timeout; 0 for no limit.",
             minimum=0,
         ),
     ] = None,

@@ -103,8 +103,8 @@ def test_create_prints_the_rule_as_json(run):
         (["-b", "teller"], 2, "error: "),
         (["-b", "\x1b[2J/\x1b"], 2, "error: "),
         (["-b", ""], 2, "error: "),
-        ([], 2, "Missing option '--block'"),
-        (["-b", "teller/here", "more"], 2, "unexpected extra argument"),
+        ([], 2, "missing option: --block"),
+        (["-b", "teller/here", "more"], 2, "unexpected argument: 'more'"),
     ],
 )
 def test_a_rule_that_could_never_work_is_refused(run, words, exit_code, hint):

@@ -150,7 +150,7 @@ def test_answers_are_json_or_text_and_later_ones_win(run, seeds, paused, monkeyp
         ("--input-json [1]", "the values in --input-json are no JSON object"),
         ("--input-json {", "the values in --input-json cannot be read"),
         ("--input-json @nowhere", "the values in nowhere cannot be read"),
-        ("--input", "requires an argument"),
+        ("--input", "--input needs a value"),
     ],
 )
 def test_a_bad_answer_is_refused_and_the_run_stays_paused(run, seeds, paused, options, fault):

@@ -11,8 +11,6 @@ from prefectlite import console
 from prefectlite.commands import Argument
 from prefectlite.listings import JsonListOption, JsonOption
 
-GROUP = "block type"
-
 
 def ls(*, as_json: JsonListOption = False) -> None:
     """List the types of blocks: those that come with prefectlite or another package, and your own.

@@ -394,4 +394,4 @@ def _tell(what: str, document: BlockDocument) -> None:
     console.say(f"{what} block '{document.full_name}' ({document.id})")
 
 
-COMMANDS = (ls, inspect, create, set, delete, register)
+COMMANDS = (ls, inspect, create, set, delete, register, "type")

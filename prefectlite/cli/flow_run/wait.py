@@ -1,0 +1,94 @@
+"""Until flow runs have ended: ``prefectlite flow-run wait``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefectlite import console
+from prefectlite.clock import duration_text
+from prefectlite.commands import Option
+from prefectlite.endings import TIMED_OUT, exit_code_of, tell_ending
+from prefectlite.listings import FlowRunReferences, JsonListOption, settled_registry
+from prefectlite.records import FlowRun
+from prefectlite.settling import wait_for_supervisor
+from prefectlite.states import State
+from prefectlite.waiting import wait_for_flow_runs
+
+
+def wait(
+    ids: FlowRunReferences,
+    *,
+    any_of_them: Annotated[
+        bool, Option("--any", description="Return when one of them has; else all must.")
+    ] = False,
+    until: Annotated[
+        str | None,
+        Option(
+            "--for",
+            description="Wait for this state, by its name or type, instead of a final one.",
+            metavar="STATE",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        Option("--timeout", description="Wait no longer than this.", metavar="SECONDS", minimum=0),
+    ] = None,
+    as_json: JsonListOption = False,
+) -> int:
+    """Wait until flow runs have ended, and exit with the code that says how.
+
+    Of several it is the code of the first in their order that is not 0. It is 124 where the time
+    is over first, and 1 where a run has ended and will never be in the state that was asked for.
+
+    Examples:
+        prefectlite flow-run wait gigantic-cockatoo && echo done
+        prefectlite flow-run wait 3f2a9c1e --for running --timeout 60
+    """
+    registry = settled_registry()
+    asked = [registry.find_flow_run(reference).id for reference in ids]
+    needed = 1 if any_of_them else len(asked)
+    flow_runs = wait_for_flow_runs(
+        registry,
+        asked,
+        until=lambda state: _is_in(state, until),
+        timeout_seconds=timeout,
+        needed=needed,
+    )
+    for flow_run in flow_runs:
+        wait_for_supervisor(flow_run)
+    if as_json:
+        console.out_json([flow_run.dict() for flow_run in flow_runs])
+    reached = [run for run in flow_runs if run.state.is_final() or _is_in(run.state, until)]
+    if len(reached) < needed:
+        _tell_unreached(flow_runs, until, timeout)
+        return TIMED_OUT
+    codes = [_code(run, until) for run in reached]
+    return next(filter(None, codes), 0)
+
+
+def _tell_unreached(flow_runs: list[FlowRun], until: str | None, timeout: float | None) -> None:
+    """Say which runs have not come to where they were waited for."""
+    for flow_run in flow_runs:
+        state = flow_run.state
+        if state.is_final() or _is_in(state, until):
+            continue
+        hint = f"prefectlite flow-run resume {flow_run.id[:8]}" if state.is_paused() else None
+        still = f"flow run {flow_run.name!r} is still {state.name}"
+        console.error(f"{still} after {duration_text(timeout or 0)}", hint=hint)
+
+
+def _is_in(state: State, word: str | None) -> bool:
+    """Return whether a state is the one that a word means, by its name or type."""
+    return word is not None and word.upper() in (state.type, state.name.upper())
+
+
+def _code(flow_run: FlowRun, until: str | None) -> int:
+    """Return the exit code for a run that was waited for, and say why it is not 0."""
+    state = flow_run.state
+    if _is_in(state, until) or (until is None and state.is_completed()):
+        return 0
+    tell_ending(flow_run, state)
+    return exit_code_of(state) or 1
+
+
+COMMANDS = (wait,)
