@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prefectlite.clock import since_boot
 from prefectlite.errors import MissingContextError
 from prefectlite.futures import TaskFuture
 from prefectlite.latches import Hold
+from prefectlite.liveness import present_moment
 from prefectlite.options import FlowLike, TaskLike
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.registry import Registry
@@ -55,7 +55,7 @@ class FlowRunContext:
         is_watched: Whether this process looks after its state on record, and settles its holds.
         holds: What waits for the end of a pause.
         loop_call: Where its code is awaited, while it is.
-        began_at: When, by ``clock.since_boot``.
+        began_at: When, by ``liveness.present_moment``.
     """
 
     flow: FlowLike | None
@@ -76,7 +76,7 @@ class FlowRunContext:
     holds: set[Hold] = field(default_factory=set)
     loop_call: LoopCall | None = None
     partial_lines: dict[int, str] = field(default_factory=dict)
-    began_at: float = field(default_factory=since_boot)
+    began_at: tuple[int, int] = field(default_factory=present_moment)
     _indexes: dict[str, itertools.count[int]] = field(default_factory=dict)
 
     @classmethod

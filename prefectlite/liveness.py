@@ -17,10 +17,12 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from prefectlite.clock import since_boot
 from prefectlite.errors import SettingError, StateConflictError
 from prefectlite.forks import here
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity, Run
 from prefectlite.registry import Registry
+from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
 from prefectlite.settings import PREFECTLITE_HOME, add_run_token
 from prefectlite.states import Cancelled, Crashed, State, StateType
 
@@ -191,6 +193,16 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[_STATE] in "ZX" else int(fields[_START_TICKS])
 
 
+def present_moment() -> tuple[int, int]:
+    """Return now as what the starts of processes compare with: a tick, and the newest PID then.
+
+    A tick is ten milliseconds; of two processes that start in the same one, the later has the higher
+    PID. Without /proc/loadavg (proc_loadavg(5)) that is 0: all of this tick then count as later.
+    """
+    newest = (_first_line("/proc/loadavg") or "0").split()[-1]
+    return int(since_boot() * os.sysconf("SC_CLK_TCK")), int(newest)
+
+
 @cache
 def machine_id() -> str | None:
     """Return what names this machine, from machine-id(5); None where there is none."""
@@ -258,14 +270,14 @@ def end_orphans(
     subflow run whose own process lives is left to it.
     """
     for child in registry.list_flow_runs(
-        parent_flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
+        FlowRunFilter(parent_flow_run_id=flow_run_id, states=_UNFINISHED), limit=None
     ):
         is_ours = _own.identity is not None and child.process == _own.identity
         if is_ours or child.process is None or is_alive(child.process) is False:
             end_orphans(registry, child.id, message, kind=kind)
             _end_orphan(registry, child, kind(message))
     for task_run in registry.list_task_runs(
-        flow_run_id=flow_run_id, states=_UNFINISHED, limit=None
+        TaskRunFilter(flow_run_ids=[flow_run_id], states=_UNFINISHED), limit=None
     ):
         if task_run.state.name != "NotReady":  # an end of its own
             _end_orphan(registry, task_run, kind(message))

@@ -149,7 +149,7 @@ def has_descendants(supervisor: ProcessIdentity) -> bool:
     return any(_runs(one) for one in found if one.pid not in spared)
 
 
-def end_children(identity: ProcessIdentity, since: float) -> None:
+def end_children(identity: ProcessIdentity, since: tuple[int, int]) -> None:
     """End what this process has started since a moment: told to first, killed in the end.
 
     Blocks for some seconds where one does not heed that. What multiprocessing keeps for as long as
@@ -157,16 +157,15 @@ def end_children(identity: ProcessIdentity, since: float) -> None:
 
     Args:
         identity: This process's.
-        since: The moment, by ``clock.since_boot``.
+        since: The moment, by ``liveness.present_moment``.
     """
-    first_ticks = int(since * os.sysconf("SC_CLK_TCK"))
 
     def find() -> list[psutil.Process]:
         spared = _kept_by_multiprocessing() | courier_pids()
         return [
             member
             for member in _members(identity.token, identity)
-            if member.pid not in spared and (start_ticks(member.pid) or 0) >= first_ticks
+            if member.pid not in spared and (start_ticks(member.pid) or 0, member.pid) > since
         ]
 
     told, deadline = find(), monotonic() + _TOLD_SECONDS

@@ -15,10 +15,10 @@ import pytest
 
 from prefectlite import task
 from prefectlite.examples import approval
+from prefectlite.run_filters import FlowRunFilter
 
 SOURCES = str(Path(approval.__file__).parents[2])
 DEADLINE_SECONDS = 60
-NOT_FOUND = 3
 RUN, RESUME = (
     line.strip() for line in approval.__doc__.splitlines() if line.startswith("    prefectlite ")
 )
@@ -81,8 +81,8 @@ class Waiting:
 
 
 @pytest.fixture
-def start(until):
-    """Start a command line that runs the example, and see from a second process that it waits."""
+def start(until, registry):
+    """Start a command line that runs the example, and see from this process that it waits."""
     processes = []
 
     def start_and_wait(line, name=None):
@@ -94,17 +94,13 @@ def start(until):
             text=True,
         )
         processes.append(process)
-        if name is None:  # a program is given a name at random
-            ls = "prefectlite flow-run ls --json"
-            name = until(lambda: json.loads(_second(ls).stdout or "[]"), ls)[0]["name"]
-        wait = f"prefectlite flow-run wait {name} --for paused --timeout {DEADLINE_SECONDS}"
 
-        def waited():
-            ended = _second(wait)
-            return ended if ended.returncode != NOT_FOUND else None  # not on record yet
+        def paused():
+            runs = registry.list_flow_runs(FlowRunFilter(states=["paused"]))
+            return next((run.name for run in runs if name in (None, run.name)), None)
 
-        assert until(waited, wait, told=lambda: f"it ended: {process.poll()}").returncode == 0
-        return Waiting(process, name)
+        told = "a run that is paused"
+        return Waiting(process, until(paused, told, told=lambda: f"it ended: {process.poll()}"))
 
     yield start_and_wait
     for process in processes:
@@ -160,6 +156,7 @@ def test_the_data_is_what_was_published():
 
 def test_it_waits_for_a_right_answer_then_saves_a_model_that_classifies(start, folder):
     waiting = start(RUN, "wise-owl")
+    assert _second("prefectlite flow-run wait wise-owl --for paused").returncode == 0
     shown = _second("prefectlite flow-run inspect wise-owl").stdout
     assert "Waits for        approval\n" in shown
     assert "\napproved  BOOLEAN  -  " in shown

@@ -6,7 +6,7 @@ import pytest
 
 from prefectlite import flow, task
 from prefectlite.errors import ResultNotStoredError
-from prefectlite.results import delete_result, hash_objects, load_result
+from prefectlite.results import delete_results, hash_objects, load_result
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ def test_a_stored_result_that_is_gone_is_made_again(registry, calls):
     add = cached(calls)
     run = flow(lambda: add(1))
     assert run() == 2
-    delete_result(registry.list_task_runs()[0].id)
+    delete_results([registry.list_task_runs()[0].id])
     assert run() == 2
     assert run() == 2
     assert len(calls) == 2

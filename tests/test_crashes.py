@@ -5,6 +5,7 @@ import pytest
 
 from prefectlite import flow, task
 from prefectlite.errors import CancelledRun, CrashedRun, FlowRunNotRunningError, StateConflictError
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Cancelled, Cancelling, Completed, Crashed, Failed
 from prefectlite.task_runners import SequentialTaskRunner
 
@@ -78,7 +79,7 @@ def test_an_interruption_in_a_submitted_task_crashes_the_task_and_the_flow_goes_
         assert [one.result() for one in works.map(range(100))] == list(range(100))
 
     assert str(calls(return_state=True)) == "Failed('1/101 states failed.')"
-    (run,) = registry.list_task_runs(states=["crashed"])
+    (run,) = registry.list_task_runs(TaskRunFilter(states=["crashed"]))
     assert run.task_name == "stops"
 
 

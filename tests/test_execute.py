@@ -13,6 +13,7 @@ from prefectlite.errors import ConflictError
 from prefectlite.execute import execute
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Cancelled, Cancelling, Completed, Pending, Scheduled
 
 DEADLINE_SECONDS = 60
@@ -124,7 +125,9 @@ def test_a_scheduled_run_is_begun_and_ends_with_its_own_record(
     names = [change.state.name for change in registry.state_history(found)]
     assert names == ["Scheduled", "Running", "Completed"]
     assert len(registry.list_flow_runs()) == 1
-    assert [one.name for one in registry.list_task_runs(flow_run_id=run.id)] == ["double-0"]
+    assert [one.name for one in registry.list_task_runs(TaskRunFilter(flow_run_ids=[run.id]))] == [
+        "double-0"
+    ]
     assert f"in {tmp_path}" in [line.message for line in registry.read_logs(run.id)]
 
 

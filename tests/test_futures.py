@@ -10,6 +10,7 @@ from prefectlite.errors import UnfinishedRun, UpstreamTaskError
 from prefectlite.futures import TaskFuture
 from prefectlite.latches import when_all_settled
 from prefectlite.records import TaskRun
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Completed, Pending, StateType
 from prefectlite.task_runners import ConcurrentTaskRunner, SequentialTaskRunner
 
@@ -297,7 +298,7 @@ def test_two_thousand_mapped_tasks_are_each_on_record_once(registry):
 
     assert calls() == 2 * sum(range(2000))
     (flow_run,) = registry.list_flow_runs()
-    runs = registry.list_task_runs(flow_run_id=flow_run.id, limit=None)
+    runs = registry.list_task_runs(TaskRunFilter(flow_run_ids=[flow_run.id]), limit=None)
     assert sorted(run.name for run in runs) == sorted(f"double-{n}" for n in range(2000))
     assert registry.count_task_runs(flow_run.id) == {"Completed": 2000}
     assert {run.run_count for run in runs} == {1}

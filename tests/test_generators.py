@@ -5,6 +5,7 @@ import pytest
 
 from prefectlite import flow, get_run_logger, task
 from prefectlite.context import TaskRunContext, get_run_context
+from prefectlite.run_filters import TaskRunFilter
 
 
 @task
@@ -193,7 +194,7 @@ def test_tasks_in_a_generator_flow_belong_to_it_and_count(registry):
 
     assert list(items()) == [0, 1, [0]]
     (run,) = registry.list_flow_runs()
-    assert len(registry.list_task_runs(flow_run_id=run.id)) == 2
+    assert len(registry.list_task_runs(TaskRunFilter(flow_run_ids=[run.id]))) == 2
 
 
 def test_async_generators_give_their_items_as_flow_and_as_task(registry):

@@ -15,6 +15,7 @@ from prefectlite import liveness, settling
 from prefectlite.errors import RegistryReadOnlyError
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Cancelling, Completed, Running, StateType
 
 DEADLINE_SECONDS = 60
@@ -290,7 +291,7 @@ def test_where_the_registry_cannot_be_written_the_dead_are_named(registry, start
 def test_commands_that_read_show_no_dead_run_as_running(registry, start_python, command):
     process = started(start_python, "pass")
     process.kill()
-    (run,) = registry.list_flow_runs(flow_names=["outer"])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=["outer"]))
     words = command.replace("outer", run.id).split()
     shown = subprocess.run(
         [sys.executable, "-m", "prefectlite", *words, "--json"],

@@ -5,6 +5,7 @@ import pytest
 from prefectlite import flow, task
 from prefectlite.errors import CancelledRun, CrashedRun, FailedRun, UnfinishedRun, UpstreamTaskError
 from prefectlite.registry import open_registry
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import (
     Cancelled,
@@ -40,7 +41,7 @@ def final(function):
     made = flow(function)
     state = made(return_state=True)
     (run,) = open_registry(PREFECTLITE_REGISTRY.value()).list_flow_runs(
-        flow_names=[made.name], limit=1
+        FlowRunFilter(flow_names=[made.name]), limit=1
     )
     assert (run.state.type, run.state.name, run.state.message) == (
         state.type,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from prefectlite import flow, task
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.task_runners import SequentialTaskRunner
 
 DEADLINE_SECONDS = 20
@@ -24,7 +25,7 @@ class Printed:
     def on_record(self):
         found = []
         for run in reversed(self._registry.list_flow_runs(limit=None)):
-            tasks = self._registry.list_task_runs(flow_run_id=run.id, limit=None)
+            tasks = self._registry.list_task_runs(TaskRunFilter(flow_run_ids=[run.id]), limit=None)
             names = {task_run.id: task_run.name for task_run in tasks}
             found += [
                 (names.get(line.task_run_id, run.flow_name), line.message)

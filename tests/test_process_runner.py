@@ -13,13 +13,14 @@ import pytest
 
 import prefectlite
 from prefectlite.registry import open_registry
+from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
 DEADLINE_SECONDS = 60
 
 PRELUDE = """
 import ctypes, json, multiprocessing, os, psutil, signal, sys, threading, time
-from prefectlite import flow, get_run_logger, task
+from prefectlite import flow, get_run_logger, process_workers, task
 from prefectlite.context import get_run_context
 from prefectlite.task_runners import ProcessPoolTaskRunner
 
@@ -36,8 +37,8 @@ def wait():
 PROGRAM = (
     PRELUDE
     + """
-if __name__ != "__main__":
-    time.sleep(0.4)  # a slow import, in each process
+time.sleep(0.0 if __name__ == "__main__" else 0.4)  # a slow import, in each process
+process_workers._KILL_GRACE_SECONDS = 0.5  # a second, else, for each task that is killed
 
 @task
 def double(number):
@@ -177,6 +178,10 @@ class Tasks:
 @flow(task_runner=ProcessPoolTaskRunner(3))
 def all_of_it(folder):
     futures = {
+        "second_is_quick": second_is_quick.submit(folder + "/second"),
+        "stubborn": stubborn.submit(),
+        "ignores_all": ignores_all.submit(),
+        "tidies": tidies.submit(folder + "/tidied"),
         "double": double.submit(4),
         "chain": double.submit(double.submit(1)),
         "tells": tells.submit(),
@@ -194,10 +199,6 @@ def all_of_it(folder):
         "is_killed": is_killed.submit(),
         "leaves": leaves.submit(),
         "dies_with_a_child": dies_with_a_child.submit(folder),
-        "tidies": tidies.submit(folder + "/tidied"),
-        "stubborn": stubborn.submit(),
-        "ignores_all": ignores_all.submit(),
-        "second_is_quick": second_is_quick.submit(folder + "/second"),
         "static": Tasks.static.submit(5),
         "in_time": in_time.submit(),
     }
@@ -231,10 +232,10 @@ class Ended:
         *self.printed, told = completed.stdout.splitlines()
         self.told = json.loads(told)
         self.registry = open_registry(f"sqlite:///{folder / 'home' / 'registry.db'}")
-        (self.run,) = self.registry.list_flow_runs(flow_names=["all-of-it"])
+        (self.run,) = self.registry.list_flow_runs(FlowRunFilter(flow_names=["all-of-it"]))
 
     def lines(self, task_name):
-        runs = self.registry.list_task_runs(flow_run_id=self.run.id, limit=None)
+        runs = self.registry.list_task_runs(TaskRunFilter(flow_run_ids=[self.run.id]), limit=None)
         (run,) = [run for run in runs if run.task_name == task_name]
         lines = self.registry.read_logs(self.run.id, task_run_id=run.id)
         return [(line.level, line.message) for line in lines]
@@ -293,7 +294,7 @@ def test_runs_that_a_process_begins_are_on_record_with_their_parents(ended):
     (nests,) = [run for run in ended.registry.list_task_runs(limit=None) if run.name == "nests-0"]
     inner = [run for run in ended.registry.list_task_runs(limit=None) if run.task_name == "inner"]
     assert [run.state.name for run in inner] == ["Completed"] * 3
-    subflow_run, *_ = ended.registry.list_flow_runs(flow_names=["subflow"])
+    subflow_run, *_ = ended.registry.list_flow_runs(FlowRunFilter(flow_names=["subflow"]))
     assert subflow_run.parent_task_run_id == nests.id
     assert subflow_run.parent_flow_run_id == ended.run.id
     assert [run.parent_task_run_id for run in inner].count(nests.id) == 2

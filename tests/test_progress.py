@@ -21,12 +21,13 @@ DEADLINE_SECONDS = 60
 _ERASE = "\x1b[K"
 
 # A flow that is to be seen for a while waits for the test to make a file; the others outlast the
-# moment from which on there is something to see.
+# moment from which on there is something to see, which comes sooner here than it would.
 _FLOWS = """
 import logging, os, sys, threading, time
 from pathlib import Path
-from prefectlite import flow, task, get_run_logger
+from prefectlite import flow, progress, task, get_run_logger
 
+progress._FIRST_SECONDS, progress._INTERVAL_SECONDS = 0.1, 0.05
 early = logging.StreamHandler(sys.stderr)
 
 def wait():
@@ -46,7 +47,7 @@ def quick(): ...
 def counted():
     quick()
     waits.map([1, 2, 3])
-    time.sleep(0.5)
+    time.sleep(0.2)
     return "done"
 
 @flow
@@ -56,12 +57,12 @@ def speaks():
         get_run_logger().info("logged %s", number)
         sys.stderr.write(f"written {number}\\n")
         early.emit(logging.makeLogRecord({"msg": f"kept {number}"}))
-        time.sleep(0.03)
+        time.sleep(0.01)
 
 @flow
 def begins_a_line():
     print("begin", end=" ", flush=True)
-    time.sleep(0.8)
+    time.sleep(0.3)
     print("end")
 
 @flow
@@ -69,7 +70,7 @@ def draws_a_bar():
     for percent in range(0, 101, 10):
         sys.stderr.write(f"\\r{percent} %")
         sys.stderr.flush()
-        time.sleep(0.08)
+        time.sleep(0.03)
     sys.stderr.write("\\n")
 
 @flow
@@ -79,8 +80,7 @@ def asks():
 
 @flow
 def forks():
-    from prefectlite import progress
-    time.sleep(0.5)
+    time.sleep(0.2)
     shown, = progress._entered
     held, may_go = threading.Event(), threading.Event()
     def hold():
@@ -228,7 +228,7 @@ def test_the_line_makes_room_for_a_question_and_its_answer(terminal, go):
         screen.type(character)
         screen.read_until(re.escape(screen.text) + character)
     # Longer than it would take to draw.
-    assert not select.select([screen._end], [], [], 0.6)[0]
+    assert not select.select([screen._end], [], [], 0.3)[0]
     screen.type("\n")
     assert "it is me" in screen.lines()
     assert screen.text[before : before + 2] == "me"

@@ -13,6 +13,7 @@ import pytest
 from prefectlite import flow, liveness, stops, task
 from prefectlite.context import get_run_context
 from prefectlite.errors import CancelledRun
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Cancelling
 
 #: Much longer than any test may take: code that is not interrupted fails by what it did not do.
@@ -23,7 +24,7 @@ WITH_FLOW = "Its flow run was cancelled."
 
 def cancel(registry, name):
     """Ask that the flow run of this flow ends, as another process would; return the record."""
-    (run,) = registry.list_flow_runs(flow_names=[name], states=["running"])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name], states=["running"]))
     return registry.change_state(run, Cancelling("asked by a test"))
 
 

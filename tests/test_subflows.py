@@ -2,6 +2,7 @@ import pytest
 
 from prefectlite import flow, tags, task
 from prefectlite.errors import UpstreamTaskError
+from prefectlite.run_filters import FlowRunFilter
 
 
 @task
@@ -28,9 +29,10 @@ def test_a_flow_in_a_flow_is_a_run_with_its_parent(registry):
     assert runs["child"].parent_flow_run_id == runs["parent"].id
     assert runs["child"].parent_task_run_id is None
     assert runs["parent"].parent_flow_run_id is None
-    assert [run.id for run in registry.list_flow_runs(parent_flow_run_id=runs["parent"].id)] == [
-        runs["child"].id
-    ]
+    assert [
+        run.id
+        for run in registry.list_flow_runs(FlowRunFilter(parent_flow_run_id=runs["parent"].id))
+    ] == [runs["child"].id]
     (task_run,) = registry.list_task_runs()
     assert task_run.flow_run_id == runs["child"].id
 

@@ -13,6 +13,7 @@ from prefectlite.errors import InfrastructureError, RegistryLockTimeoutError, Re
 from prefectlite.launching import launch
 from prefectlite.liveness import is_alive
 from prefectlite.settling import settle
+from prefectlite.upkeep_records import Deleted
 
 # What is taken, and when
 
@@ -119,6 +120,23 @@ def test_at_a_signal_it_ends_and_its_runs_go_on_to_their_end(site, number, exit_
     site.until_empty()
 
 
+def test_it_tells_how_each_run_that_it_launched_has_ended_and_of_none_twice(site):
+    run = site.add("wait")
+    agent = site.agent()
+    site.until_begun(run)
+    site.go()
+    agent.says(f"Flow run {run.name!r} is Completed(), after ")
+    (site.folder / "go").unlink()
+    cancelled = site.add("wait", name="unwanted")
+    site.until_begun(cancelled)
+    site.ask(cancelled)
+    agent.says("Flow run 'unwanted' is Cancelled(").ends(by=signal.SIGTERM)
+    assert [agent.text().count(f"Flow run {name!r} is ") for name in (run.name, "unwanted")] == [
+        1,
+        1,
+    ]
+
+
 # What is in the way
 
 
@@ -221,7 +239,7 @@ def test_a_run_that_is_deleted_just_when_it_was_taken_is_passed_over(site, servi
 
     def launch_deleted(registry, flow_run):
         if flow_run.id == deleted.id:
-            registry.delete_flow_run(flow_run.id)
+            registry.upkeep.delete_flow_runs([flow_run.id], Deleted())
         return launch(registry, flow_run)
 
     monkeypatch.setattr(agent, "launch", launch_deleted)
@@ -239,7 +257,7 @@ def test_a_run_that_is_deleted_just_when_it_would_be_late_is_passed_over(
 
     def find_and_delete(queues, *, before):
         found = find(queues, before=before)
-        site.registry.delete_flow_run(found[0].id)
+        site.registry.upkeep.delete_flow_runs([found[0].id], Deleted())
         return found
 
     monkeypatch.setattr(site.tables, "list_overdue_flow_runs", find_and_delete)
@@ -259,7 +277,7 @@ def test_a_run_that_is_deleted_just_when_its_death_is_recorded_is_passed_over(si
 
     def registry():
         if site.registry.list_flow_runs(limit=None)[-1].id == deleted.id:
-            site.registry.delete_flow_run(deleted.id)
+            site.registry.upkeep.delete_flow_runs([deleted.id], Deleted())
         return site.registry
 
     assert settle(site.registry, registry) == []

@@ -14,6 +14,7 @@ from prefectlite.clock import now
 from prefectlite.launching import launch
 from prefectlite.names import new_id
 from prefectlite.states import Running
+from prefectlite.upkeep_records import Deleted
 
 
 def begun(site, flow="stubborn", **fields):
@@ -184,7 +185,7 @@ def test_a_run_that_is_deleted_while_it_is_being_cancelled_is_forgotten(site):
     run = begun(site)
     site.ask(run, grace_seconds=1)
     agent = site.agent().says("takes runs from")
-    site.registry.delete_flow_run(run.id)
+    site.registry.upkeep.delete_flow_runs([run.id], Deleted())
     site.until_state("Completed", site.add())
     assert "cannot cancel" not in agent.ends(by=signal.SIGTERM).text()
 

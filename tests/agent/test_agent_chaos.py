@@ -21,7 +21,7 @@ def check_each_began_once(site, runs, what):
     site.check()
 
 
-@pytest.mark.parametrize("count", [24, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [16, pytest.param(200, marks=pytest.mark.long)])
 def test_of_two_agents_each_run_is_begun_by_exactly_one(site, count):
     runs = [site.add(queue="ab"[number % 2]) for number in range(count)]
     agents = [site.agent("-q", "a", "-q", "b", "--name", name) for name in ("one", "two")]
@@ -35,7 +35,7 @@ def test_of_two_agents_each_run_is_begun_by_exactly_one(site, count):
     site.until_empty()
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
 def test_agents_that_are_killed_at_any_moment_lose_and_double_nothing(site, rounds):
     seed = random.SystemRandom().randrange(10**6)
     print(f"the delays come from seed {seed}")
@@ -53,7 +53,7 @@ def test_agents_that_are_killed_at_any_moment_lose_and_double_nothing(site, roun
         with pytest.raises(subprocess.TimeoutExpired):
             agent.process.wait(chance.uniform(0, 0.1))
         agent.ends(-signal.SIGKILL, by=signal.SIGKILL)
-    agent = site.agent("--name", "last")
+    agent = site.agent("--name", "last", is_hurried=True)
     site.until_begun(*untouched)
     assert touch(site, untouched) == []
     site.until_final(*runs)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prefectlite import resume_flow_run
 from prefectlite.registry import Registry, open_registry
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from tests.benchmarks.measuring import Benchmark, Row, Sample, Scale, Target, environment, home
 
@@ -71,7 +72,7 @@ def _paused(number: int) -> Iterator[tuple[Registry, list[subprocess.Popen[bytes
     try:
         while True:
             mark = registry.change_mark()
-            if len(registry.list_flow_runs(states=["paused"], limit=None)) == number:
+            if len(registry.list_flow_runs(FlowRunFilter(states=["paused"]), limit=None)) == number:
                 break
             if not registry.wait_for_change(mark, timeout_seconds=60):
                 raise AssertionError("the flows did not pause")
@@ -95,7 +96,7 @@ def _used(programs: list[subprocess.Popen[bytes]]) -> float:
 
 def _resume_seconds() -> float:
     with _paused(1) as (registry, (program,)):
-        (flow_run,) = registry.list_flow_runs(states=["paused"])
+        (flow_run,) = registry.list_flow_runs(FlowRunFilter(states=["paused"]))
         began = time.monotonic_ns()
         resume_flow_run(flow_run.id)
         if program.stdout is None:

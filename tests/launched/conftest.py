@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import prefectlite
+from prefectlite.infrastructure import process
 from prefectlite.infrastructure.process import Process
 from prefectlite.launching import launch
 from prefectlite.liveness import own_identity
@@ -167,8 +168,9 @@ class Command:
 
     def __init__(self, arguments, prefix, options):
         pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        program = options.pop("program", ["-m", "prefectlite"])
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-W", "error", "-m", "prefectlite", *arguments],
+            [*prefix, sys.executable, "-W", "error", *program, *arguments],
             **{"stdin": subprocess.DEVNULL, "text": True, **pipes, **options},
         )
 
@@ -220,16 +222,28 @@ def launched(registry, tmp_path):
     return start
 
 
+def hurried(folder):
+    """Return what to start instead of prefectlite, for supervisors that sweep in less time."""
+    text = process._SUPERVISOR.read_text(encoding="utf-8")
+    path = folder / "supervisor.py"
+    path.write_text(text.replace("\nSWEEP_SECONDS = 2.0", "\nSWEEP_SECONDS = 0.3"), "utf-8")
+    assert path.read_text(encoding="utf-8") != text
+    code = f"process._SUPERVISOR = {str(path)!r}; sys.exit(main())"
+    modules = "import sys; from prefectlite.infrastructure import process"
+    return ["-c", f"{modules}; from prefectlite.__main__ import main; {code}"]
+
+
 @pytest.fixture
 def detached(registry, tmp_path, command, without_cgroups):
     """Launch a run of ``runs`` by ``prefectlite run --detach``, with control groups or without."""
 
-    def start(code, *options, has_cgroups=True):
+    def start(code, *options, has_cgroups=True, is_hurried=False):
         write(tmp_path, code)
         started = command(
             *["run", "flows.py:runs", "--detach", *options],
             prefix=[] if has_cgroups else without_cgroups,
             cwd=tmp_path,
+            program=hurried(tmp_path) if is_hurried else ["-m", "prefectlite"],
         )
         return Launched(registry, started.end()[0].strip(), tmp_path)
 

@@ -16,6 +16,7 @@ from prefectlite.infrastructure.process import Process
 from prefectlite.liveness import is_alive
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
+from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
 from prefectlite.states import Running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -248,7 +249,7 @@ def runs():
     run.gone()
     runs = registry.list_flow_runs()
     assert [one.state.name for one in runs] == ["Cancelled", "Cancelled"]
-    (task_run,) = registry.list_task_runs(flow_run_id=runs[0].id)
+    (task_run,) = registry.list_task_runs(TaskRunFilter(flow_run_ids=[runs[0].id]))
     assert task_run.state.name == "Cancelled"
 
 
@@ -269,7 +270,9 @@ def runs():
     run = launched(code).has("began 1").has("began 2")
     command("flow-run", "cancel", run.id, "--wait").end()
     assert run.gone().state.name == "Cancelled"
-    states = {one.state.name for one in registry.list_task_runs(flow_run_id=run.id)}
+    states = {
+        one.state.name for one in registry.list_task_runs(TaskRunFilter(flow_run_ids=[run.id]))
+    }
     assert states == {"Cancelled"}
 
 
@@ -307,7 +310,9 @@ def deployed(registry, launched, command):
 
     def start(*, heeds, call="deploys"):
         outer = launched(DEPLOYS.format(heeds=heeds, call=call)).has()
-        runs = command.until(lambda: registry.list_flow_runs(flow_names=["inner"]), "a run of it")
+        runs = command.until(
+            lambda: registry.list_flow_runs(FlowRunFilter(flow_names=["inner"])), "a run of it"
+        )
         command("agent", "start", "--run-once", "-q", "q").end()
         outer.has("began")
         return outer, type(outer)(registry, runs[0].id, outer.folder)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from prefectlite import courier_processes
-from prefectlite.clock import now, since_boot, to_microseconds
+from prefectlite.clock import now, to_microseconds
 from prefectlite.courier_processes import _couriers
-from prefectlite.liveness import own_identity
+from prefectlite.liveness import own_identity, present_moment
 from prefectlite.process_trees import end_children
 from prefectlite.states import Completed, Failed, Running
 
@@ -341,7 +341,7 @@ def test_where_no_process_can_be_started_the_change_is_made_and_told_later(site,
 
 
 def test_the_end_of_a_flow_spares_its_couriers():
-    began = since_boot()
+    began = present_moment()
     own_identity()  # what is started from here on is marked as this process's
     courier, other = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
     _couriers.pids.add(courier.pid)

@@ -11,6 +11,7 @@ import pytest
 
 import prefectlite
 from prefectlite import resume_flow_run, stops
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Failed
 
 _SOURCES = str(Path(prefectlite.__file__).parents[1])
@@ -112,7 +113,9 @@ def meanwhile(registry):
                 function(*arguments)
             except BaseException as error:
                 errors.append(error)
-                for run in registry.list_flow_runs(states=["PAUSED"]):  # else it is waited for
+                for run in registry.list_flow_runs(
+                    FlowRunFilter(states=["PAUSED"])
+                ):  # else it is waited for
                     registry.change_state(run, Failed("the test has failed"))
 
         threads.append(threading.Thread(target=run, daemon=True))
@@ -131,7 +134,7 @@ def paused(registry, until):
     """Wait until the run of a flow is Paused, or in another state of that type; return it."""
 
     def find(flow_name="runs", but=()):
-        found = registry.list_flow_runs(flow_names=[flow_name], states=["PAUSED"])
+        found = registry.list_flow_runs(FlowRunFilter(flow_names=[flow_name], states=["PAUSED"]))
         return next((run for run in found if run.state_version not in but), None)
 
     def wait(flow_name="runs", *, but=()):
@@ -162,7 +165,7 @@ def held(registry, until):
             ]
 
         until(lambda: len(holds()) == times, f"{name} is held", told=registry.list_flow_runs)
-        (run,) = registry.list_flow_runs(flow_names=[name])
+        (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
         return run
 
     return wait

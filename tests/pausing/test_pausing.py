@@ -18,6 +18,7 @@ from prefectlite.errors import (
     RunFinalError,
     UsageError,
 )
+from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
 from prefectlite.states import Failed
 from prefectlite.task_runners import ConcurrentTaskRunner, ProcessPoolTaskRunner
 
@@ -28,7 +29,7 @@ PAUSE = {"timeout": LONG_SECONDS}
 
 
 def only(registry, name="runs"):
-    (run,) = registry.list_flow_runs(flow_names=[name])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
     return run
 
 
@@ -434,7 +435,9 @@ def test_submitted_tasks_finish_while_the_flow_is_paused_and_no_new_one_starts(
         order.append("late")
 
     def done():
-        return {run.task_name for run in registry.list_task_runs(states=["completed"])}
+        return {
+            run.task_name for run in registry.list_task_runs(TaskRunFilter(states=["completed"]))
+        }
 
     def resume():
         run = paused()

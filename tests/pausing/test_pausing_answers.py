@@ -8,6 +8,7 @@ from pydantic import BaseModel, SecretStr, field_validator
 
 from prefectlite import flow, pause_flow_run, resume_flow_run, task
 from prefectlite.errors import FlowPauseTimeout, UsageError
+from prefectlite.run_filters import FlowRunFilter
 
 #: Much longer than any test may take: nothing here waits for the end of it.
 LONG_SECONDS = 50
@@ -15,7 +16,7 @@ PAUSE = {"timeout": LONG_SECONDS}
 
 
 def only(registry, name="runs"):
-    (run,) = registry.list_flow_runs(flow_names=[name])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
     return run
 
 

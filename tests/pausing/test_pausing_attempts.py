@@ -7,6 +7,7 @@ import pytest
 
 from prefectlite import flow, pause_flow_run, pausing, resume_flow_run, task
 from prefectlite.holds import hold
+from prefectlite.run_filters import FlowRunFilter
 
 #: Much longer than any test may take: nothing here waits for the end of it.
 LONG_SECONDS = 50
@@ -24,7 +25,7 @@ def pause(registry, name="runs", *, timeout=LONG_SECONDS):
 
 
 def only(registry, name="runs"):
-    (run,) = registry.list_flow_runs(flow_names=[name])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
     return run
 
 

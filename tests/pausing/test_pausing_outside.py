@@ -14,6 +14,7 @@ from prefectlite.errors import FlowPauseTimeout
 from prefectlite.liveness import own_identity
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Running
 
 #: Much longer than any test may take: nothing here waits for the end of it.
@@ -32,7 +33,7 @@ def pause(registry, name="runs", *, timeout=LONG_SECONDS):
 
 
 def only(registry, name="runs"):
-    (run,) = registry.list_flow_runs(flow_names=[name])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
     return run
 
 

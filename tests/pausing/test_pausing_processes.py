@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from prefectlite import resume_flow_run
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Cancelling, Running
 
 #: In a thread of its own, which no signal reaches, beside a main thread that waits.
@@ -19,7 +20,7 @@ def in_thread(name, pause):
 
 
 def state(registry, name="called"):
-    (run,) = registry.list_flow_runs(flow_names=[name])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
     return run.state.name, run.state.message
 
 
@@ -144,7 +145,7 @@ first()
 """
     )
     assert program.line() == "hangs"
-    (run,) = registry.list_flow_runs(flow_names=["hangs"])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=["hangs"]))
     registry.change_state(run, Cancelling())
     assert program.end() == "Cancelled\n"
 
@@ -203,7 +204,7 @@ def test_a_flow_in_a_thread_is_cancelled_while_it_is_paused(registry, begin, com
 
 def test_a_flow_that_is_cancelled_takes_its_paused_subflow_along(registry, begin, command):
     program, _ = begin("say(run('parent', UNTOLD).name)")
-    (run,) = registry.list_flow_runs(flow_names=["parent"])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=["parent"]))
     command("flow-run", "cancel", run.id, "--wait")
     assert ends(program) == ["finally", "Cancelled"]
     assert state(registry, "parent")[0] == "Cancelled"

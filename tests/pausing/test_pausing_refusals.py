@@ -19,6 +19,7 @@ from prefectlite.errors import (
 from prefectlite.names import new_id
 from prefectlite.pauses import fail_overdue
 from prefectlite.records import FlowRun
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import (
     AwaitingRetry,
     Cancelled,
@@ -38,7 +39,7 @@ UNRESUMED = "The flow was paused and never resumed."
 
 
 def names(registry, name="runs"):
-    (run,) = registry.list_flow_runs(flow_names=[name])
+    (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=[name]))
     return [change.state.name for change in registry.state_history(run)]
 
 

@@ -21,6 +21,7 @@ from prefectlite.process_trees import Swept
 from prefectlite.run_folders import RunFolder, run_folders
 from prefectlite.settling import record_exit, settle
 from prefectlite.states import Cancelling, Completed, Running
+from prefectlite.upkeep_records import Deleted
 
 DEADLINE_SECONDS = 20
 
@@ -112,7 +113,7 @@ def test_what_a_run_that_has_ended_leaves_is_ended_though_its_supervisor_is_dead
 def test_of_a_run_that_was_deleted_meanwhile_nothing_is_left(runs, is_supervised):
     run = runs.launch("leaves()")
     pids = runs.told()
-    runs.registry.delete_flow_run(run.id)
+    runs.registry.upkeep.delete_flow_runs([run.id], Deleted())
     os.kill(run.process.pid if is_supervised else run.supervisor.pid, signal.SIGKILL)
     runs.await_end(run.supervisor.pid)
     runs.settle()
@@ -277,7 +278,7 @@ def test_the_folder_of_a_run_that_is_in_another_registry_is_left_to_it(runs):
     folder, run = runs.folder_of(runs.add(), {})
     spec = json.loads((folder.path / "spec.json").read_text())
     folder.write("spec.json", {**spec, "registry": "sqlite:////elsewhere/registry.db"})
-    runs.registry.delete_flow_run(run.id)
+    runs.registry.upkeep.delete_flow_runs([run.id], Deleted())
     runs.settle()
     assert folder.path.exists()
     folder.write("spec.json", spec)
@@ -306,7 +307,7 @@ def test_what_a_supervisor_runs_settles_its_run_and_says_why_it_cannot(runs, cap
     assert settling.main([str(folder.path)]) == 0
     assert runs.find(run).state.is_crashed()
     folder, run = runs.folder_of(runs.add(), {})
-    runs.registry.delete_flow_run(run.id)
+    runs.registry.upkeep.delete_flow_runs([run.id], Deleted())
     assert settling.main([str(folder.path)]) == 3
     assert "there is no flow run" in capsys.readouterr().err
 

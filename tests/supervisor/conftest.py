@@ -136,8 +136,15 @@ def supervise(tmp_path, until, with_token):
         runs.append(run)
         return run
 
+    def hurried():
+        # For what hears SIGTERM and stays: else each such run takes the whole time it is given.
+        path, text = tmp_path / "supervisor.py", SUPERVISOR.read_text(encoding="utf-8")
+        path.write_text(text.replace("\nSWEEP_SECONDS = 2.0", "\nSWEEP_SECONDS = 0.3"), "utf-8")
+        assert path.read_text(encoding="utf-8") != text
+        return path
+
     # What a test needs besides.
-    start.program, start.prelude = SUPERVISOR, PRELUDE
+    start.program, start.prelude, start.hurried = SUPERVISOR, PRELUDE, hurried
     start.until, start.with_token = until, with_token
     yield start
     for run in runs:

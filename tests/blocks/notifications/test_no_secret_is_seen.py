@@ -73,7 +73,7 @@ def test_no_secret_is_seen_anywhere_of_a_delivery_that_fails(
     service_block, proxied, seen_of, monkeypatch, name, what
 ):
     break_it(what, proxied, monkeypatch)
-    more = {"timeout_seconds": 0.5 if what == "slow" else 10}
+    more = {"timeout_seconds": 0.25 if what == "slow" else 10}
     if name == "custom":
         block = CustomWebhook(
             url="https://user:PLANTED1@hooks.slack.com/{{a}}/PLANTED3?q=PLANTED3",
