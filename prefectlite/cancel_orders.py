@@ -118,7 +118,7 @@ class Orders:
         # -P: a file of the current folder may have the name of a module that is needed.
         command = [sys.executable, "-P", "-m", "prefectlite", "flow-run", "cancel", flow_run.id]
         background = subprocess.Popen(
-            [*command, "--wait", "--grace", str(self._grace_seconds)],
+            [*command, "--wait", "--grace", f"{self._grace_seconds:f}"],
             env=child_environment(
                 {
                     PREFECTLITE_HOME.name: str(PREFECTLITE_HOME.value()),

@@ -27,6 +27,7 @@ from prefectlite.liveness import is_alive, record_dead
 from prefectlite.process_trees import end_tree, send
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settling import settle
 from prefectlite.states import Cancelled, Cancelling
 from prefectlite.waiting import wait_for_flow_runs
@@ -81,7 +82,7 @@ def request_cancellation(
 def _runs_elsewhere(registry: Registry, flow_run: FlowRun) -> list[FlowRun]:
     """Return the subflow runs, and theirs, that have not ended and do not end with their parent."""
     found = []
-    for child in registry.list_flow_runs(parent_flow_run_id=flow_run.id, limit=None):
+    for child in registry.list_flow_runs(FlowRunFilter(parent_flow_run_id=flow_run.id), limit=None):
         is_elsewhere = child.process is None or child.process != flow_run.process
         if is_elsewhere and not child.state.is_final():
             found.append(child)

@@ -77,3 +77,37 @@ def duration_from_text(text: str) -> float:
         for count, seconds in zip(found.groups(), _UNIT_SECONDS, strict=True)
         if count is not None
     )
+
+
+def moment_from_text(text: str) -> datetime:
+    """Return a time as a person writes it: ``2024-02-29T21:31``, ``2024-02-29`` or ``now``.
+
+    It is local, unless it names its zone; a day is its first moment.
+
+    Raises:
+        ValueError: It is no time.
+    """
+    if text == "now":
+        return now()
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        example = "such as 2024-02-29, 2024-02-29T21:31, 2024-02-29T21:31+01:00 or now"
+        raise ValueError(f"{text!r} is no time, {example}") from None
+
+
+def past_from_text(text: str) -> datetime:
+    """Return a time as a person writes it, who may also say how long ago it is: ``2h`` or ``1d12h``.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not text or not re.fullmatch(_DURATION, text):
+        try:
+            return moment_from_text(text)
+        except ValueError as error:
+            raise ValueError(f"{error}, nor how long ago, such as 90s, 2h or 3d") from None
+    try:
+        return now() - timedelta(seconds=duration_from_text(text))
+    except OverflowError:
+        raise ValueError(f"{text!r} ago is before the first year") from None

@@ -30,6 +30,22 @@ def every_command() -> Group:
     return Group("", words, partial(_load, _PACKAGE))
 
 
+def outline(word: str) -> str:
+    """Return what a command, or a group, of the program is about, without importing it.
+
+    It is the first line of its file's docstring, where the help has that of the command.
+    """
+    path = _FOLDER / word.replace("-", "_")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    try:
+        with path.open(encoding="utf-8") as file:
+            line = file.readline()
+    except OSError:  # as in an archive
+        return ""
+    text = line.strip().strip('"').partition(": ``")[0]
+    return f"{text.rstrip('.')}."
+
+
 def _load(parent: str, word: str) -> Group | Function | None:
     """Return the command or the group of a file; None where there is no such file."""
     name = f"{parent}.{word.replace('-', '_')}"

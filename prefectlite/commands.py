@@ -4,8 +4,8 @@ A command is a plain function. Each parameter is annotated with ``Annotated[type
 ``Annotated[type, Argument(...)]``, or with a class whose own parameters are annotated so: options
 that several commands share, which come as one value. Its docstring is its help: a first line, more in
 prose, then ``Examples:`` and one command line each. Parameters are ``str``, ``int``, ``float``,
-``Seconds``, ``bool`` (a flag), ``Path``, an ``Enum``, a ``Literal``, or a list of one of them but a
-flag; ``| None`` is allowed.
+``Seconds``, ``datetime``, ``Past``, ``bool`` (a flag), ``Path``, an ``Enum``, a ``Literal``, or a list
+of one of them but a flag; ``| None`` is allowed.
 
 The reader of arguments, the help, the man pages and the completion all go by what is here, and import
 no more of a command than its own file.
@@ -16,22 +16,29 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Literal, NamedTuple, NewType, get_args, get_origin
 
-from prefectlite.clock import duration_from_text
+from prefectlite.clock import duration_from_text, moment_from_text, past_from_text
 
 Function = Callable[..., int | None]
 #: A command with the values of its parameters.
 Call = tuple[Function, dict[str, object]]
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+# What is added to a time must come to one that there is.
+_LONGEST_SECONDS = 100 * 366 * 86_400
 _NUMBER = re.compile(r"[+-]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})", re.ASCII)
 
 
 class Seconds(float):
     """A duration in seconds; on the command line ``90``, ``45s``, ``3m12s``, ``1.5h`` or ``inf``."""
+
+
+#: A time; on the command line also how long ago it is: ``2h``.
+Past = NewType("Past", datetime)
 
 
 class Argument:
@@ -40,7 +47,8 @@ class Argument:
     Args:
         description: What it is, one sentence.
         metavar: What the help calls it; None for the parameter's name.
-        complete: What a shell offers for it, as ``completion_values`` names it; None for files.
+        complete: What a shell offers for it, as ``completion_values`` names it; None for what its type
+            says: choices, or files.
     """
 
     def __init__(
@@ -212,8 +220,15 @@ def documentation(function: Function) -> Documentation:
 
 
 def parameters(function: Callable[..., object]) -> list[Parameter]:
-    """Return the parameters of a command, in the order in which it declares them."""
-    return [Parameter(parameter) for _, parameter in _declared(function)]
+    """Return the parameters of a command, in the order in which it declares them.
+
+    Raises:
+        TypeError: One is not declared as it must be, or two have the same name.
+    """
+    declared = [Parameter(parameter) for _, parameter in _declared(function)]
+    if len({parameter.name for parameter in declared}) < len(declared):
+        raise TypeError(f"{function.__name__} has two parameters of one name")
+    return declared
 
 
 def arranged(function: Function, values: Mapping[str, object]) -> dict[str, object]:
@@ -260,14 +275,27 @@ def _number(text: str) -> float:
 
 
 def _seconds(text: str) -> Seconds:
-    return Seconds(text if text == "inf" else duration_from_text(text))
+    if text == "inf":
+        return Seconds(text)
+    seconds = duration_from_text(text)
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(f"{text!r} is more than a hundred years")
+    return Seconds(seconds)
 
 
-_METAVARS: dict[object, str] = {int: "N", Path: "FILE", Seconds: "DURATION"}
+_METAVARS: dict[object, str] = {
+    int: "N",
+    Path: "FILE",
+    Seconds: "DURATION",
+    datetime: "TIME",
+    Past: "TIME",
+}
 _CONVERTERS: dict[object, Callable[[str], object]] = {
     str: str,
     int: _integer,
     float: _number,
     Seconds: _seconds,
+    datetime: moment_from_text,
+    Past: past_from_text,
     Path: Path,
 }

@@ -22,13 +22,15 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, TextIO
+from typing import TextIO
 
 from prefectlite.clock import duration_text
 from prefectlite.errors import OutputClosedError, OutputError, PrefectLiteError
 from prefectlite.records import StateChange
 from prefectlite.settings import NO_COLOR, TERM
 from prefectlite.states import State
+from prefectlite.text_tables import GAP, layout, width
+from prefectlite.text_tables import cut as cut_text
 
 _ID_CHARACTERS = 8
 _COLUMNS = 80
@@ -48,6 +50,9 @@ _STATE_STYLES = {
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 _ERROR_LEVEL = 40
 _WARNING_LEVEL = 30
+_KILO = 1000
+# From here on, a size of three digits says nothing more than one of two.
+_ONE_DECIMAL = 9.95
 
 # C0, DEL and C1 can move the cursor or start a sequence; U+2028 and U+2029 break lines; the others
 # reorder what is shown after them (Unicode TR 9).
@@ -120,7 +125,7 @@ def use_color(color: Color) -> None:
     _choice["color"] = color
 
 
-def out(text: str = "") -> None:
+def out(text: str = "", *, end: str = "\n") -> None:
     """Print data: one or more lines to stdout, as they are.
 
     Raises:
@@ -128,7 +133,7 @@ def out(text: str = "") -> None:
         OutputError: They cannot be written.
     """
     try:
-        sys.stdout.write(f"{text}\n")
+        sys.stdout.write(f"{text}{end}")
     except OSError as error:
         raise _unwritable(error) from error
 
@@ -152,35 +157,82 @@ def out_json_line(value: object) -> None:
     out(json_text(value))
 
 
+def out_csv(rows: Sequence[Sequence[object]]) -> None:
+    """Print rows as RFC 4180 has them, but for the ends of lines, which are those of Unix.
+
+    A value is as it is, except on a terminal, where it is escaped. None is an empty one.
+    """
+    import csv  # few listings are printed so
+    from io import StringIO
+
+    lines = StringIO()
+    is_shown = _is_terminal(sys.stdout)
+    csv.writer(lines, lineterminator="\n").writerows(
+        [escaped(value) if is_shown and isinstance(value, str) else value for value in row]
+        for row in rows
+    )
+    out(lines.getvalue().removesuffix("\n"))
+
+
 def out_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, cut: Collection[str] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    cut: Collection[str] = (),
+    keep: Sequence[str] = (),
 ) -> None:
     """Print a table; the cells are escaped here.
+
+    On a terminal it is no wider than that: a note says which columns there was no room for.
 
     Args:
         header: One title a column.
         rows: As many cells a row; a ``Styled`` one has a colour.
         cut: The titles of columns that are cut where a terminal is too narrow for all.
+        keep: The titles of columns that are left out last, the most important first.
     """
     shown = [[_cell(cell) for cell in row] for row in rows]
-    if _is_terminal(sys.stdout):
-        out(_fitted(header, shown, cut))
-        return
-    widths = [max(map(len, column)) for column in zip(header, *shown, strict=True)]
-    for row in [header, *shown]:
-        padded = (
-            _painted(cell) + " " * (width - len(cell))
-            for cell, width in zip(row, widths, strict=True)
+    is_cut = _is_terminal(sys.stdout)
+    titles = [Styled(title, "bold") if is_cut else title for title in header]
+    widths = [max(map(width, column)) for column in zip(header, *shown, strict=True)]
+    if is_cut:
+        fitting = layout(
+            widths,
+            columns=columns(sys.stdout),
+            cut={number for number, title in enumerate(header) if title in cut},
+            keep=[header.index(title) for title in keep if title in header],
         )
-        out("  ".join(padded).rstrip())
+    else:
+        fitting = dict(enumerate(widths))
+    mark = "\N{HORIZONTAL ELLIPSIS}" if shows_unicode(sys.stdout) else ">"
+    for row in [titles, *shown]:
+        line = ""
+        for number, most in fitting.items():
+            cell = row[number]
+            text = cut_text(cell, most, mark=mark) if is_cut else cell
+            line += _styled(text, cell) + " " * (most - width(text) + GAP)
+        out(line.rstrip())
+    if len(fitting) < len(header):
+        missing = [title for number, title in enumerate(header) if number not in fitting]
+        note(f"this terminal is too narrow for: {', '.join(missing)}")
+
+
+def out_line(texts: Sequence[str]) -> None:
+    """Print texts as one line of data, each ``Styled`` one in its colour; they are escaped already."""
+    out(painted(texts).rstrip())
+
+
+def painted(texts: Sequence[str]) -> str:
+    """Return texts as one, each ``Styled`` one in its colour where stdout has colour."""
+    return "".join(_painted(text) for text in texts)
 
 
 def out_fields(fields: Mapping[str, str]) -> None:
     """Print names and values, one pair a line; an empty value is left out."""
-    width = max(map(len, fields)) + 2
+    longest = max(map(len, fields)) + GAP
     for name, value in fields.items():
         if value:
-            out(f"{name:{width}}{_painted(_cell(value))}")
+            out(f"{name:{longest}}{_painted(_cell(value))}")
 
 
 def out_history(history: Sequence[StateChange]) -> None:
@@ -197,6 +249,7 @@ def out_history(history: Sequence[StateChange]) -> None:
             for change in history
         ],
         cut=["BY", "MESSAGE"],
+        keep=["STATE", "TIME", "MESSAGE"],
     )
 
 
@@ -245,6 +298,15 @@ def escaped(text: str) -> str:
     return text if text.isprintable() else text.translate(_ESCAPES)
 
 
+def shown_on_stdout(text: str) -> str:
+    """Return an escaped text as stdout will show it, so that it can be measured."""
+    shown = escaped(text)
+    if shown.isascii() or shows_unicode(sys.stdout):
+        return shown
+    encoding = sys.stdout.encoding or "ascii"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def id_texts(ids: Sequence[str]) -> list[str]:
     """Return ids as they are shown in a table: cut on a terminal, in full elsewhere."""
     if not _is_terminal(sys.stdout):
@@ -265,7 +327,7 @@ def json_text(value: object, *, indent: int | None = None) -> str:
     """
     import json
 
-    is_unicode = _is_unicode(sys.stdout)
+    is_unicode = shows_unicode(sys.stdout)
     try:
         text = json.dumps(value, ensure_ascii=not is_unicode, allow_nan=False, indent=indent)
     except ValueError:
@@ -287,6 +349,11 @@ def emphasized(text: str, stream: TextIO) -> str:
     return _paint(text, "bold") if _has_color(stream) else text
 
 
+def shows_unicode(stream: TextIO) -> bool:
+    """Return whether a stream takes more than ASCII."""
+    return (stream.encoding or "").lower().replace("-", "").replace("_", "") in {"utf8", "utf8sig"}
+
+
 def state_text(state: State) -> Styled:
     """Return a state's name in its colour."""
     return Styled(state.name, _STATE_STYLES.get(state.type, ""))
@@ -302,6 +369,16 @@ def seconds_text(seconds: float | None) -> str:
     return "" if seconds is None else duration_text(seconds)
 
 
+def bytes_text(count: int) -> str:
+    """Return a size as a person reads it: ``512 bytes``, ``1.2 kB``, ``437 MB``."""
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if round(size) < _KILO:
+            break
+        size, unit = size / _KILO, larger
+    return f"{size:.{int(unit != 'bytes' and size < _ONE_DECIMAL)}f} {unit}"
+
+
 def log_text(moment: datetime, level: int, source: str, message: str) -> str:
     """Return a log line: ``21:31:37.513 | INFO    | Flow run 'gigantic-cockatoo' - hello``.
 
@@ -314,61 +391,37 @@ def log_text(moment: datetime, level: int, source: str, message: str) -> str:
         source: The run or the logger that it comes from.
         message: What was logged.
     """
-    local = moment.astimezone()
-    time = f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"
-    name = f"{_LEVELS.get(level, str(level)):<7}"
-    if level >= _WARNING_LEVEL and _has_color(sys.stdout):
-        name = _paint(name, "red" if level >= _ERROR_LEVEL else "yellow")
     if not message.isprintable():
         message = message.translate(_MESSAGE_ESCAPES)
-    return f"{time} | {name} | {escaped(source)} - {message}"
+    return painted([*log_heading(moment, level, source), message])
+
+
+def log_heading(moment: datetime, level: int, source: str) -> list[str]:
+    """Return what stands before the message of a log line, as ``log_text`` shows it."""
+    local = moment.astimezone()
+    time = f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"
+    style = "" if level < _WARNING_LEVEL else "yellow" if level < _ERROR_LEVEL else "red"
+    name = Styled(f"{_LEVELS.get(level, str(level)):<7}", style)
+    return [f"{time} | ", name, f" | {escaped(source)} - "]
 
 
 def _cell(text: str) -> str:
-    shown = escaped(text) or "-"
+    shown = shown_on_stdout(text) or "-"
     return Styled(shown, text.style) if isinstance(text, Styled) else shown
 
 
 def _painted(cell: str) -> str:
+    return _styled(cell, cell)
+
+
+def _styled(text: str, cell: str) -> str:
+    """Return a text in the colour of a cell."""
     style = getattr(cell, "style", "")
-    return _paint(cell, style) if style and _has_color(sys.stdout) else str(cell)
+    return _paint(text, style) if style and _has_color(sys.stdout) else str(text)
 
 
 def _paint(text: str, style: str) -> str:
     return f"\x1b[{_ANSI[style]}m{text}\x1b[0m"
-
-
-def _fitted(header: Sequence[str], rows: Sequence[Sequence[str]], cut: Collection[str]) -> str:
-    """Return a table that is no wider than the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    color = _has_color(sys.stdout)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in header:
-        # Rich makes only those columns narrower that it may wrap; their cells keep to one line.
-        table.add_column(title, no_wrap=title not in cut)
-    # An ASCII terminal has no ellipsis.
-    overflow: Literal["ellipsis", "crop"] = "ellipsis" if _is_unicode(sys.stdout) else "crop"
-    for row in rows:
-        styles = [getattr(cell, "style", "") for cell in row]
-        table.add_row(
-            *(
-                Text(str(cell), style=style, no_wrap=True, overflow=overflow)
-                for cell, style in zip(row, styles, strict=True)
-            )
-        )
-    console = Console(
-        file=sys.stdout,
-        force_terminal=color,
-        no_color=not color,
-        highlight=False,
-        color_system="standard" if color else None,
-    )
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def _finite(value: object) -> object:
@@ -384,10 +437,6 @@ def _finite(value: object) -> object:
 
 def _is_terminal(stream: TextIO) -> bool:
     return stream.isatty()
-
-
-def _is_unicode(stream: TextIO) -> bool:
-    return (stream.encoding or "").lower().replace("-", "").replace("_", "") in {"utf8", "utf8sig"}
 
 
 def _has_color(stream: TextIO) -> bool:

@@ -26,12 +26,12 @@ from prefectlite.deployment_rows import (
     work_queue_from,
     work_queue_values,
 )
-from prefectlite.errors import AmbiguousReferenceError, ConflictError, NotFoundError
+from prefectlite.errors import ConflictError, NotFoundError
 from prefectlite.records import FlowRun
 from prefectlite.registry_parts import DeploymentRegistry
 from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, identity_text, storable
 from prefectlite.states import Pending
-from prefectlite.tables import Tables
+from prefectlite.tables import Tables, only
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class DeploymentTables(Tables, DeploymentRegistry):
         found = self._read(deployment_from, sql, (flow_name, name))
         if not found:
             found = self._find(deployment_from, _SELECT_DEPLOYMENT, reference)
-        return _only(found, "deployment", reference, lambda one: f"{one.full_name} ({one.id})")
+        return only(found, "deployment", reference, lambda one: f"{one.full_name} ({one.id})")
 
     def list_deployments(  # noqa: D102 - see the interface
         self, *, flow_names: Collection[str] = (), work_queue: str | None = None
@@ -138,7 +138,7 @@ class DeploymentTables(Tables, DeploymentRegistry):
         found = self._read(work_queue_from, sql, (storable(reference),))
         if not found:
             found = self._find(work_queue_from, _SELECT_WORK_QUEUE, reference)
-        return _only(found, "work queue", reference, lambda one: f"{one.name} ({one.id})")
+        return only(found, "work queue", reference, lambda one: f"{one.name} ({one.id})")
 
     def list_work_queues(self) -> list[WorkQueue]:  # noqa: D102 - see the interface
         return self._read(work_queue_from, _SELECT_WORK_QUEUE + "ORDER BY priority, name", ())
@@ -230,18 +230,6 @@ class DeploymentTables(Tables, DeploymentRegistry):
                 raise NotFoundError(f"there is no {table.replace('_', ' ')} {id_!r}")
 
         self._write(delete, durable=True)
-
-
-def _only(found: list[T], noun: str, reference: str, text: Callable[[T], str]) -> T:
-    """Return the one that was found for a reference."""
-    if not found:
-        raise NotFoundError(
-            f"there is no {noun} {reference!r}",
-            hint=f"see: prefectlite {noun.replace(' ', '-')} ls",
-        )
-    if len(found) > 1:
-        raise AmbiguousReferenceError(reference, [text(one) for one in found], noun=noun)
-    return found[0]
 
 
 def _work_queues(connection: sqlite3.Connection, names: Sequence[str]) -> Mapping[str, WorkQueue]:

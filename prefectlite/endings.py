@@ -7,7 +7,7 @@ of the program.
 from __future__ import annotations
 
 from prefectlite import console
-from prefectlite.records import FlowRun
+from prefectlite.records import FlowRun, TaskRun
 from prefectlite.states import State
 
 _FAILED = 1
@@ -26,10 +26,11 @@ def exit_code_of(state: State) -> int:
     return TIMED_OUT if state.name == "TimedOut" else _FAILED
 
 
-def tell_ending(flow_run: FlowRun, state: State) -> None:
+def tell_ending(run: FlowRun | TaskRun, state: State) -> None:
     """Say that a run did not complete, why, and where to read more."""
+    kind = "flow run" if isinstance(run, FlowRun) else "task run"
     why = f": {state.message}" if state.message else ""
     console.error(
-        f"flow run {flow_run.name!r} is {state.name}{why}",
-        hint=f"see: prefectlite flow-run logs {flow_run.id[:8]}",
+        f"{kind} {run.name!r} is {state.name}{why}",
+        hint=f"see: prefectlite {kind.replace(' ', '-')} logs {run.id[:8]}",
     )

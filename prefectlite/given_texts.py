@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from prefectlite import console
 from prefectlite.errors import UsageError
+from prefectlite.references import read_stdin
 from prefectlite.settings import variable
 
 
@@ -76,8 +77,8 @@ def _variable(name: str) -> str:
 
 def _from_stdin(key: str) -> str:
     try:
-        text = _asked(key) if sys.stdin.isatty() else sys.stdin.read().removesuffix("\n")
-    except (OSError, EOFError, ValueError):  # the last: it is closed, or no UTF-8
+        text = _asked(key) if sys.stdin.isatty() else read_stdin(repr(key)).removesuffix("\n")
+    except (OSError, EOFError, ValueError):  # the last: it is closed
         raise UsageError(f"{key!r} cannot be read from stdin") from None
     if not text:
         raise UsageError(f"{key!r} cannot be read from stdin: it is empty")

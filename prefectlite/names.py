@@ -41,6 +41,7 @@ swift tapir tarsier tern thrush tiger toad tortoise toucan trogon trout tuna tur
 vole vulture wallaby walrus warbler weasel whale whimbrel wolf wolverine wombat woodpecker wren
 yak zebra
 """
+_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SLUG = r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?"
 
 
@@ -66,6 +67,11 @@ def is_slug(text: str) -> bool:
     Lower-case letters, digits and hyphens, at most 100, with a letter or digit at each end.
     """
     return re.fullmatch(_SLUG, text) is not None
+
+
+def kebab_case(name: str) -> str:
+    """Return the name of a class as a slug: ``SlackWebhook`` is ``slack-webhook``."""
+    return _WORD_START.sub("-", name).lower().replace("_", "-").strip("-")
 
 
 @cache

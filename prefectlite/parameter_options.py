@@ -16,6 +16,7 @@ from typing import Annotated
 from prefectlite import console
 from prefectlite.commands import Option
 from prefectlite.errors import UsageError
+from prefectlite.references import read_stdin
 
 ParamOption = Annotated[
     list[str] | None,
@@ -24,6 +25,7 @@ ParamOption = Annotated[
         "-p",
         description="A parameter: JSON, or else plain text; may be repeated.",
         metavar="KEY=VALUE",
+        complete="parameter",
     ),
 ]
 ParamsOption = Annotated[
@@ -32,6 +34,7 @@ ParamsOption = Annotated[
         "--params",
         description="All parameters as a JSON object, or @FILE, or - for stdin.",
         metavar="JSON",
+        complete="json-file",
     ),
 ]
 RunNameOption = Annotated[
@@ -39,7 +42,13 @@ RunNameOption = Annotated[
 ]
 RunTagOption = Annotated[
     list[str] | None,
-    Option("--tag", description="A tag of the flow run; may be repeated.", metavar="TAG"),
+    Option(
+        "--tag",
+        "-t",
+        description="A tag of the flow run; may be repeated.",
+        metavar="TAG",
+        complete="tag",
+    ),
 ]
 
 
@@ -73,7 +82,7 @@ def parameters_of(text: str | None, *, option: str = "--params") -> dict[str, ob
     source = option
     try:
         if text == "-":
-            source, text = "stdin", sys.stdin.read()
+            source, text = "stdin", read_stdin(option)
         elif text.startswith("@"):
             source = text[1:]
             text = Path(source).read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ from prefectlite.errors import (
 from prefectlite.process_trees import send
 from prefectlite.records import FlowRun, Pause
 from prefectlite.registry import Registry
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Failed, Paused, Running, State
 
 #: The message of a run that nobody has resumed in time; that of Prefect 2.8.
@@ -170,7 +171,9 @@ def _check_paused(registry: Registry, flow_run: FlowRun) -> None:
 
 def _paused_inside(registry: Registry, flow_run: FlowRun) -> str | None:
     """Return a hint at the subflow runs that are paused."""
-    found = registry.list_flow_runs(parent_flow_run_id=flow_run.id, states=["paused"], limit=None)
+    found = registry.list_flow_runs(
+        FlowRunFilter(parent_flow_run_id=flow_run.id, states=["paused"]), limit=None
+    )
     commands = [f"prefectlite flow-run resume {child.id}" for child in found]
     return f"its subflow run is: {'; '.join(commands)}" if commands else None
 

@@ -7,10 +7,10 @@ behaviour beyond being shown. Ids are 36-character UUID texts; times are aware U
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 
 from prefectlite.clock import now
 from prefectlite.json_values import MASK
@@ -251,6 +251,41 @@ class LogLine(NamedTuple):
             "flow_run_id": self.flow_run_id,
             "task_run_id": self.task_run_id,
         }
+
+
+class LogQuery(TypedDict, total=False):
+    """Which log lines of a flow run and its task runs are asked for; all of them, if nothing is said.
+
+    Attributes:
+        task_run_id: Only those of this task run.
+        tasks: Only those of task runs that one of these words means: the name of a task, or the
+            name, the id or the start of the id of a task run.
+        least_level: Only those of this level and above.
+        since: Only those that were logged then or later.
+        with_subflows: Those of its subflow runs, and of theirs, too.
+        after: Only those with a greater ``position``.
+        limit: At most this many; None for all.
+        is_last: Of these, the last ones, where there are more than the limit; else the first.
+    """
+
+    task_run_id: str
+    tasks: Collection[str]
+    least_level: int
+    since: datetime
+    with_subflows: bool
+    after: int
+    limit: int | None
+    is_last: bool
+
+
+class TaskCount(NamedTuple):
+    """The number of the runs of a task that are in one state, within one flow run."""
+
+    flow_run_id: str
+    task_name: str
+    state_type: StateType
+    state_name: str
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

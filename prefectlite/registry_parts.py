@@ -8,8 +8,9 @@ what it uses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from prefectlite.records import FlowRun, LogLine, Pause, ProcessIdentity
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from prefectlite.block_records import BlockDocument, BlockType
     from prefectlite.deployment_records import Agent, Deployment, WorkQueue
     from prefectlite.notification_records import Notification, NotificationRule
+    from prefectlite.upkeep_records import Contents, Deleted, EndedRun, Fault, Prunable, Storage
 
 
 class WorkQueueChanges(TypedDict, total=False):
@@ -405,3 +407,70 @@ class NotificationRegistry(ABC):
     @abstractmethod
     def put_off(self, rule_id: str, *, until: datetime) -> None:
         """Let what is due for a rule, and what nobody has taken, be due no earlier than that."""
+
+
+class UpkeepRegistry(ABC):
+    """How a registry is kept in order. What only looks here changes nothing, and works while others write."""
+
+    @abstractmethod
+    def storage(self) -> Storage:
+        """Return where and how the registry is kept."""
+
+    @abstractmethod
+    def contents(self) -> Contents:
+        """Return how much is on record; with a million task runs it takes a tenth of a second."""
+
+    @abstractmethod
+    def faults(self, *, is_quick: bool) -> list[Fault]:
+        """Return what is damaged, or contradicts itself; reads everything.
+
+        Args:
+            is_quick: Look for damage only, and not at what the indexes say.
+        """
+
+    @abstractmethod
+    def known_runs(self, ids: Collection[str]) -> set[str]:
+        """Return which of these are the ids of flow runs or task runs that are on record."""
+
+    @abstractmethod
+    def back_up(self, path: Path, *, told: Callable[[int, int], object]) -> None:
+        """Write all that is on record at one moment to a new file, which is for its owner alone.
+
+        Args:
+            path: A file that does not exist; where this fails or is interrupted, a part may be there.
+            told: Called with how much is written and how much there is, many times a second.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+
+    @abstractmethod
+    def list_prunable_flow_runs(self, prunable: Prunable) -> list[EndedRun]:
+        """Return the flow runs that are not needed, oldest first, each after its subflow runs."""
+
+    @abstractmethod
+    def delete_flow_runs(self, flow_run_ids: Sequence[str], deleted: Deleted) -> int:
+        """Delete flow runs with all that belongs to them, as far as one short write gets.
+
+        It takes some hundredths of a second. A run with so many task runs that it takes more is deleted
+        in several calls, itself in the last. Their subflow runs stay.
+
+        Args:
+            flow_run_ids: The runs, in this order.
+            deleted: Gets what is off the record, also where this is interrupted.
+
+        Returns:
+            How many of the ids, from the first on, are on record no more.
+        """
+
+    @abstractmethod
+    def forget_lost_results(self) -> None:
+        """Forget cache keys that have expired, or whose result was that of a run which is deleted."""
+
+    @abstractmethod
+    def give_back_space(self) -> None:
+        """Make the store as small as it can be; nobody else can write meanwhile."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the store; safe to call twice."""

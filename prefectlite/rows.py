@@ -23,6 +23,7 @@ from prefectlite.records import (
     Pause,
     ProcessIdentity,
     StateChange,
+    TaskCount,
     TaskRun,
 )
 from prefectlite.states import State, StateType, recorded_state
@@ -217,6 +218,12 @@ def task_run_from(row: Row) -> TaskRun:
 def state_change_from(row: Row) -> StateChange:
     """Return the record of a row of type, name, message, time, version and actor."""
     return StateChange(row[4], state_from(row[:4]), row[5])
+
+
+def task_count_from(row: Row) -> TaskCount:
+    """Return the record of a row of flow run id, task name, state type, state name and count."""
+    flow_run_id, task_name, type_, name, count = row
+    return TaskCount(flow_run_id, task_name, StateType(type_), name, count)
 
 
 def log_values(line: LogLine) -> Values:

@@ -5,31 +5,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from prefectlite import console
 from prefectlite.errors import PrefectLiteError, UsageError
+from prefectlite.flow_run_tables import print_runs
 from prefectlite.listings import writable_registry
 from prefectlite.pauses import is_refusal, resume
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.run_inputs import from_texts
+from prefectlite.selections import FlowRunSelection
 from prefectlite.settling import settle
+from prefectlite.states import State
 from prefectlite.waiting import wait_for_flow_run
 
 # The run's process is awake within some milliseconds, and says at once what it does not take.
 _ANSWER_SECONDS = 0.3
 
 
+class Change(NamedTuple):
+    """Something that is done with flow runs.
+
+    Attributes:
+        do: Does it with one, and returns the run as it then is.
+        can: Says of a state whether it can be done with a run in it.
+        done: What is said of each then, such as ``Paused``.
+    """
+
+    do: Callable[[Registry, FlowRun], FlowRun]
+    can: Callable[[State], bool]
+    done: str
+
+
 def change_each(
-    ids: Sequence[str], do: Callable[[Registry, FlowRun], FlowRun], *, done: str, as_json: bool
+    selection: FlowRunSelection, change: Change, *, dry_run: bool, as_json: bool
 ) -> int:
     """Do something with each flow run, also after one with which that cannot be done.
 
     Args:
-        ids: Ids, unique starts of ids, or names.
-        do: Does it, and returns the run as it then is.
-        done: What is said of each then, such as ``Paused``.
+        selection: Which flow runs.
+        change: What is done.
+        dry_run: Only show which they are.
         as_json: Print those with which it was done, as a JSON list.
 
     Returns:
@@ -37,18 +55,21 @@ def change_each(
     """
     registry = writable_registry()
     settle(registry, lambda: registry)
+    chosen = selection.choose(registry, change.can)
+    if dry_run:
+        print_runs(chosen, as_json=as_json)
+        return 0
     changed, exit_code = [], 0
-    found = [registry.find_flow_run(reference) for reference in ids]
-    for flow_run in {run.id: run for run in found}.values():
+    for flow_run in chosen:
         try:
-            now = do(registry, flow_run)
+            now = change.do(registry, flow_run)
         except PrefectLiteError as error:
             console.error(error)
             exit_code = error.exit_code
         else:
             changed.append(now)
             why = f" {now.state.message}" if now.state.is_paused() else ""
-            console.say(f"{done} flow run '{console.escaped(now.name)}' ({now.id}).{why}")
+            console.say(f"{change.done} flow run '{console.escaped(now.name)}' ({now.id}).{why}")
     if as_json:
         console.out_json([flow_run.dict() for flow_run in changed])
     return exit_code

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Protocol, TypeVar
 
+from prefectlite.errors import AmbiguousReferenceError, NotFoundError
 from prefectlite.forks import here
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.states import State
@@ -70,3 +71,26 @@ def ends_process(run: FlowRun | TaskRun) -> bool:
     if not isinstance(run, FlowRun) or run.supervisor is None or run.process is None:
         return False
     return run.state.is_final() and run.process.pid == here.pid
+
+
+def only(found: Sequence[T], noun: str, reference: str, text: Callable[[T], str]) -> T:
+    """Return the one that was found for a reference.
+
+    Args:
+        found: Those that it means.
+        noun: What they are, such as ``flow run``.
+        reference: What a person calls it.
+        text: Returns how one is called where there are several.
+
+    Raises:
+        NotFoundError: There is none.
+        AmbiguousReferenceError: There are several.
+    """
+    if not found:
+        raise NotFoundError(
+            f"there is no {noun} {reference!r}",
+            hint=f"see: prefectlite {noun.replace(' ', '-')} ls",
+        )
+    if len(found) > 1:
+        raise AmbiguousReferenceError(reference, [text(one) for one in found], noun=noun)
+    return found[0]

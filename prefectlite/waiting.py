@@ -84,12 +84,7 @@ def wait_for_flow_runs(
         flow_runs = [registry.find_flow_run(flow_run_id) for flow_run_id in flow_run_ids]
         if sum(run.state.is_final() or until(run.state) for run in flow_runs) >= needed:
             return flow_runs
-        for dead in unrecorded:
-            if dead.id in flow_run_ids:
-                raise RegistryReadOnlyError(
-                    f"flow run {dead.name!r} is {dead.state.name} on record, but its process is dead;"
-                    " the registry cannot be written, so that this cannot be recorded"
-                )
+        refuse_unrecorded(unrecorded, flow_run_ids)
         left = pause if deadline is None else min(pause, deadline - monotonic())
         if left <= 0:
             return flow_runs
@@ -97,3 +92,21 @@ def wait_for_flow_runs(
         sleep(left)
         if poll_seconds is None:
             pause = min(pause * _GROWTH, _LONGEST_SECONDS)
+
+
+def refuse_unrecorded(unrecorded: Sequence[FlowRun], flow_run_ids: Sequence[str]) -> None:
+    """Refuse to wait for runs that will never end on record.
+
+    Args:
+        unrecorded: What ``settle`` returned.
+        flow_run_ids: Whole ids of those that are waited for.
+
+    Raises:
+        RegistryReadOnlyError: One of these is dead, and that cannot be recorded.
+    """
+    for dead in unrecorded:
+        if dead.id in flow_run_ids:
+            raise RegistryReadOnlyError(
+                f"flow run {dead.name!r} is {dead.state.name} on record, but its process is dead;"
+                " the registry cannot be written, so that this cannot be recorded"
+            )

@@ -257,3 +257,14 @@ def test_a_parameter_without_a_marker_is_refused(annotation):
         wrong.__annotations__["limit"] = annotation
     with pytest.raises(TypeError, match="limit"):
         read_arguments(wrong, [], command="x")
+
+
+def test_two_parameters_of_one_name_are_refused():
+    def wrong(
+        shared: _Shared,
+        *,
+        limit: Annotated[int, Option("--least", description="Another limit.")] = 1,
+    ) -> None: ...
+
+    with pytest.raises(TypeError, match="two parameters of one name"):
+        read_arguments(wrong, [], command="x")

@@ -1,5 +1,6 @@
 """Time: aware, exact to the microsecond, and as a person writes it."""
 
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -11,8 +12,10 @@ from prefectlite.clock import (
     duration_from_text,
     duration_text,
     from_microseconds,
+    moment_from_text,
     monotonic,
     now,
+    past_from_text,
     to_microseconds,
 )
 
@@ -87,3 +90,56 @@ def test_a_duration_is_read_as_a_person_writes_it(text, seconds):
 def test_what_is_no_duration_is_refused(text):
     with pytest.raises(ValueError, match="no duration"):
         duration_from_text(text)
+
+
+@pytest.fixture
+def _in_india(monkeypatch):
+    """A local time that is 5 hours and 30 minutes ahead of UTC."""
+    monkeypatch.setenv("TZ", "IST-5:30")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_india")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2024-02-29", datetime(2024, 2, 28, 18, 30, tzinfo=UTC)),
+        ("2024-02-29T21:31", datetime(2024, 2, 29, 16, 1, tzinfo=UTC)),
+        ("2024-02-29 21:31:37.5", datetime(2024, 2, 29, 16, 1, 37, 500_000, UTC)),
+        ("2024-02-29T21:31+01:00", datetime(2024, 2, 29, 20, 31, tzinfo=UTC)),
+        ("2024-02-29T21:31Z", datetime(2024, 2, 29, 21, 31, tzinfo=UTC)),
+    ],
+)
+def test_a_time_is_read_as_a_person_writes_it_in_the_local_zone(text, expected):
+    for read in (moment_from_text, past_from_text):
+        assert read(text) == expected
+        assert read(text).utcoffset() == timedelta(0)
+
+
+def test_a_time_may_be_now_or_how_long_ago():
+    before = now()
+    assert before <= moment_from_text("now") <= past_from_text("now") <= now()
+    assert past_from_text("2h30m") - (before - timedelta(hours=2.5)) < timedelta(minutes=1)
+    assert past_from_text("0s") >= before
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "x", "90", "tomorrow", "2023-02-29", "9999-12-31T23:59-10:00", "2h ago"]
+)
+def test_what_is_no_time_is_refused(text):
+    for read in (moment_from_text, past_from_text):
+        with pytest.raises(ValueError, match="is no time"):
+            read(text)
+
+
+def test_a_time_before_the_first_year_is_refused():
+    with pytest.raises(ValueError, match="before the first year"):
+        past_from_text("999999d")
+
+
+def test_a_time_to_come_is_not_said_by_a_duration():
+    with pytest.raises(ValueError, match="is no time"):
+        moment_from_text("2h")

@@ -10,6 +10,7 @@ from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
 from prefectlite.states import Completed, Paused, Running, Scheduled, State
+from prefectlite.upkeep_records import Deleted
 from prefectlite.waiting import wait_for_flow_run
 
 
@@ -75,7 +76,8 @@ def test_the_pauses_between_looks_grow_to_a_tenth_of_a_second(registry, flow_run
 def test_a_run_that_is_not_there_is_not_found(registry, flow_run):
     with pytest.raises(NotFoundError):
         wait_for_flow_run(registry, new_id())
-    threading.Timer(0.05, registry.delete_flow_run, [flow_run.id]).start()
+    deleting = registry.upkeep.delete_flow_runs, [[flow_run.id], Deleted()]
+    threading.Timer(0.05, *deleting).start()
     with pytest.raises(NotFoundError):
         wait_for_flow_run(registry, flow_run.id, timeout_seconds=60)
 
@@ -96,7 +98,8 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_waiting_ends_when_the_runs_process_dies(registry, start_python, read_only):
+def test_waiting_ends_when_the_runs_process_dies(registry, start_python, monkeypatch, read_only):
+    monkeypatch.setattr(waiting, "_SETTLE_SECONDS", 0.2)
     process = start_python(DYING, registry.url)
     id_ = process.line()
     killer = threading.Timer(0.05, process.kill)

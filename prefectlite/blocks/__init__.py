@@ -7,7 +7,6 @@ shows a value that was given, since it may be a secret.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -31,9 +30,7 @@ from prefectlite.errors import (
     NotFoundError,
     UsageError,
 )
-from prefectlite.names import is_slug, new_id
-
-_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+from prefectlite.names import is_slug, kebab_case, new_id
 
 
 class BlockId(str):
@@ -83,9 +80,8 @@ class Block(BaseModel):
         generic = cls.__pydantic_generic_metadata__["origin"]
         if generic is not None and issubclass(generic, Block):  # of Pair[int] it is that of Pair
             return generic.get_block_type_slug()
-        words = _WORD_START.sub("-", cls.__name__).lower().replace("_", "-").strip("-")
         # Its own: a subclass that says nothing would else take the place of its parent.
-        slug: str = cls.__dict__.get("_block_type_slug") or words
+        slug: str = cls.__dict__.get("_block_type_slug") or kebab_case(cls.__name__)
         if not is_slug(slug):
             raise UsageError(
                 f"{slug!r}, of the class {cls.__name__}, cannot be the name of a block type",

@@ -29,12 +29,13 @@ from prefectlite.errors import (
     PrefectLiteError,
     UsageError,
 )
+from prefectlite.references import NothingGivenError
 from prefectlite.setting_sources import checked_profile, use_profile
 from prefectlite.settings import PREFECTLITE_DEBUG
 
 _INTERNAL_ERROR = 1
 # Commands that work where the profile has what is no setting, so that it can be mended.
-_MENDERS = {f"{__name__}.config", f"{__name__}.profile"}
+_MENDERS = {f"{__name__}.config", f"{__name__}.doctor", f"{__name__}.profile"}
 EXIT_CODES = (
     ("0", "done; for a run: Completed"),
     ("1", "the run Failed or Crashed"),
@@ -60,6 +61,7 @@ def options(
             "--profile",
             description="Use the settings of this profile, instead of the active one's.",
             metavar="NAME",
+            complete="profile",
         ),
     ] = None,
     version: Annotated[bool, Option("--version", description="Show the version and exit.")] = False,
@@ -98,6 +100,8 @@ def main(arguments: Sequence[str]) -> int:
             _show_traceback(error.__cause__)
         console.error(error)
         exit_code = error.exit_code
+    except NothingGivenError as nothing:
+        console.note(str(nothing))
     except KeyboardInterrupt:
         _flush_after_all()
         raise

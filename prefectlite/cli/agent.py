@@ -6,13 +6,28 @@ its own, which the agent's end does not touch.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated
 
 from prefectlite import console
 from prefectlite.clock import now
 from prefectlite.commands import Option
-from prefectlite.deployment_records import DEFAULT_WORK_QUEUE
-from prefectlite.listings import JsonListOption, settled_registry, writable_registry
+from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, Agent
+from prefectlite.listings import settled_registry, writable_registry
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+
+_AGENTS: RecordTable[Agent] = RecordTable(
+    columns=(
+        Column("name", attrgetter("name"), is_cut=True),
+        Column("queues", attrgetter("work_queues"), is_cut=True),
+        Column("limit", attrgetter("concurrency_limit")),
+        Column("process", lambda one: f"{one.process.hostname}:{one.process.pid}"),
+        Column("started", attrgetter("started_at")),
+    ),
+    keep=("name", "process", "queues"),
+    document=Agent.dict,
+    reference=attrgetter("name"),
+)
 
 
 def start(
@@ -25,6 +40,7 @@ def start(
             description=f"A work queue to take runs from, {DEFAULT_WORK_QUEUE!r} if none is given;"
             " may be repeated.",
             metavar="QUEUE",
+            complete="work-queue",
         ),
     ] = None,
     run_once: Annotated[
@@ -43,7 +59,13 @@ def start(
     ] = None,
     name: Annotated[
         str | None,
-        Option("--name", "-n", description="Its name; the host's if not given.", metavar="NAME"),
+        Option(
+            "--name",
+            "-n",
+            description="Its name; the host's if not given.",
+            metavar="NAME",
+            complete="agent",
+        ),
     ] = None,
 ) -> int:
     """Start an agent: it launches runs that are due until it is told to end.
@@ -76,8 +98,10 @@ def start(
     return service.run()
 
 
-def ls(*, as_json: JsonListOption = False) -> None:
+def ls(listing: Listing) -> None:
     """List the agents that are going. Those of cron come and go, and are seldom seen.
+
+    Columns: name, queues, limit, process, started.
 
     Examples:
         prefectlite agent ls
@@ -85,24 +109,7 @@ def ls(*, as_json: JsonListOption = False) -> None:
     """
     from prefectlite.agent import living_agents
 
-    agents = living_agents(settled_registry(), writable_registry)
-    if as_json:
-        console.out_json([agent.dict() for agent in agents])
-        return
-    console.out_table(
-        ["NAME", "QUEUES", "LIMIT", "PROCESS", "STARTED"],
-        [
-            [
-                agent.name,
-                ", ".join(agent.work_queues),
-                "" if agent.concurrency_limit is None else str(agent.concurrency_limit),
-                f"{agent.process.hostname}:{agent.process.pid}",
-                console.moment_text(agent.started_at),
-            ]
-            for agent in agents
-        ],
-        cut=["NAME", "QUEUES"],
-    )
+    show_all(living_agents(settled_registry(), writable_registry), _AGENTS, listing)
 
 
 def _say(text: str) -> None:

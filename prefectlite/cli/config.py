@@ -6,13 +6,16 @@ commands also work where a setting is wrong or unknown, so that it can be mended
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from enum import Enum
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.errors import NotFoundError, SettingError, UsageError
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+from prefectlite.setting_problems import environment_problems, file_problems, key_problems
 from prefectlite.setting_sources import (
     DEFAULT_PROFILE,
     ENVIRONMENT,
@@ -21,10 +24,7 @@ from prefectlite.setting_sources import (
     changing_profiles,
     find_setting,
     own_profile,
-    profile_setting,
-    read_profiles,
     settings_to_show,
-    unknown_variables,
 )
 from prefectlite.setting_values import plain_text
 
@@ -47,6 +47,50 @@ class _Shown(NamedTuple):
     problem: SettingError | None
 
 
+class _Viewed(NamedTuple):
+    """A setting as it is listed; the value may be hidden."""
+
+    shown: _Shown
+    value: object
+    profile: Profile
+
+    @property
+    def name(self) -> str:
+        """The name of the setting."""
+        return self.shown.setting.name
+
+    @property
+    def source(self) -> str:
+        """Where the value comes from, with the name of the profile."""
+        is_of_profile = self.shown.source == _PROFILE
+        return f"profile {self.profile.name!r}" if is_of_profile else self.shown.source
+
+    def dict(self) -> dict[str, object]:
+        """Return it as JSON can hold it."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "source": self.shown.source,
+            "profile": self.profile.name if self.shown.source == _PROFILE else None,
+            "description": self.shown.setting.description,
+        }
+
+
+_SETTINGS: RecordTable[_Viewed] = RecordTable(
+    columns=(
+        Column("name", attrgetter("name")),
+        Column("value", attrgetter("value"), lambda viewed: plain_text(viewed.value), is_cut=True),
+        Column("source", attrgetter("source"), is_default=False),
+        Column(
+            "description", attrgetter("shown.setting.description"), is_default=False, is_cut=True
+        ),
+    ),
+    keep=("name", "value"),
+    document=_Viewed.dict,
+    reference=attrgetter("name"),
+)
+
+
 def view(
     *,
     show_defaults: Annotated[
@@ -58,9 +102,11 @@ def view(
     show_secrets: Annotated[
         bool, Option("--show-secrets", description="Show passwords and other secrets.")
     ] = False,
-    as_json: Annotated[bool, Option("--json", description="Print a JSON list.")] = False,
+    listing: Listing,
 ) -> None:
     """Show the settings that the environment or the profile sets, and say which profile that is.
+
+    Columns: name, value, source, description.
 
     Examples:
         prefectlite config view
@@ -70,31 +116,16 @@ def view(
     profile = own_profile()
     found = [_shown(setting, profile) for setting in settings_to_show()]
     found = [each for each in found if show_defaults or each.source != _DEFAULT]
-    values = [each.value if show_secrets else _masked(each) for each in found]
-    if as_json:
-        console.out_json(
-            [
-                {
-                    "name": each.setting.name,
-                    "value": value,
-                    "source": each.source,
-                    "profile": profile.name if each.source == _PROFILE else None,
-                    "description": each.setting.description,
-                }
-                for each, value in zip(found, values, strict=True)
-            ]
-        )
-    else:
-        header = ["NAME", "VALUE", *(["SOURCE"] if show_sources else [])]
-        rows = [
-            [each.setting.name, plain_text(value), _source_text(each, profile)][: len(header)]
-            for each, value in zip(found, values, strict=True)
-        ]
-        console.out_table(header, rows, cut=["VALUE"])
+    viewed = [
+        _Viewed(each, each.value if show_secrets else _masked(each), profile) for each in found
+    ]
+    if show_sources and listing.columns is None and listing.actual_form() in {"table", "csv"}:
+        listing = replace(listing, columns="+source")
+    show_all(viewed, _SETTINGS, listing)
     console.note(
         f"the profile is {profile.name!r}" + (f", in {profile.path}" if profile.path else "")
     )
-    problems = [*_key_problems(profile), *(each.problem for each in found if each.problem)]
+    problems = [*key_problems(profile), *(each.problem for each in found if each.problem)]
     for text in dict.fromkeys(map(str, problems)):
         console.note(text)
 
@@ -102,7 +133,11 @@ def view(
 def set(  # noqa: A001 - the command's name
     assignments: Annotated[
         list[str],
-        Argument("Settings and what they are to be; case does not matter.", metavar="KEY=VALUE"),
+        Argument(
+            "Settings and what they are to be; case does not matter.",
+            metavar="KEY=VALUE",
+            complete="assignment",
+        ),
     ],
 ) -> None:
     """Set settings in the profile. Nothing is set unless all of them can be.
@@ -130,7 +165,9 @@ def set(  # noqa: A001 - the command's name
 
 
 def unset(
-    keys: Annotated[list[str], Argument("Settings that the profile has.", metavar="KEY")],
+    keys: Annotated[
+        list[str], Argument("Settings that the profile has.", metavar="KEY", complete="setting")
+    ],
 ) -> None:
     """Take settings out of the profile. Nothing is taken out unless all of them can be.
 
@@ -160,7 +197,7 @@ def validate(
     Examples:
         prefectlite config validate
     """
-    problems = [*_file_problems(), *_environment_problems()]
+    problems = [*file_problems(), *environment_problems()]
     if as_json:
         console.out_json([{"message": str(each), "hint": each.hint} for each in problems])
     for problem in problems:
@@ -193,10 +230,6 @@ def _masked(shown: _Shown) -> object:
     return shown.setting.masked(shown.value) if isinstance(shown.value, str) else shown.value
 
 
-def _source_text(shown: _Shown, profile: Profile) -> str:
-    return f"profile {profile.name!r}" if shown.source == _PROFILE else shown.source
-
-
 def _assignment(text: str) -> tuple[Setting[Any], str]:
     key, equals, value = text.partition("=")
     if not equals:
@@ -225,58 +258,6 @@ def _key(key: str, values: dict[str, object], profile: Profile) -> str:
             f"{name} is not set in {profile.origin}", hint="see: prefectlite config view"
         )
     return name
-
-
-def _file_problems() -> Iterator[SettingError]:
-    try:
-        path = own_profile().path
-    except SettingError as error:  # of the file, or of the name of the profile
-        yield error
-    else:
-        if path is None:
-            return
-    try:
-        profiles = read_profiles()
-    except SettingError:
-        return
-    for key in profiles.others:
-        yield SettingError(
-            f"{profiles.path}: there is no key {key!r}",
-            hint="a setting stands below the name of a profile: [profiles.NAME]",
-        )
-    for name, values in profiles.settings.items():
-        profile = Profile(name, profiles.path, values)
-        yield from _key_problems(profile)
-        yield from _value_problems(profile)
-
-
-def _key_problems(profile: Profile) -> Iterator[SettingError]:
-    for key in profile.values:
-        try:
-            profile_setting(key, origin=profile.origin)
-        except SettingError as error:
-            yield error
-
-
-def _value_problems(profile: Profile) -> Iterator[SettingError]:
-    for setting in settings_to_show():
-        given = profile.values.get(setting.name, "")
-        if given != "":
-            try:
-                setting.read_kept(given, origin=profile.origin)
-            except SettingError as error:
-                yield error
-
-
-def _environment_problems() -> Iterator[SettingError]:
-    yield from unknown_variables()
-    for setting in settings_to_show():
-        text = setting.in_environment()
-        if text:
-            try:
-                setting.read(text, origin=ENVIRONMENT)
-            except SettingError as error:
-                yield error
 
 
 COMMANDS = (view, set, unset, validate)

@@ -6,38 +6,81 @@ a run has it delivered in the background; what cannot be is tried again by agent
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated
 
 from prefectlite import console
 from prefectlite.clock import now
 from prefectlite.commands import Argument, Option
 from prefectlite.errors import UsageError
-from prefectlite.listings import (
-    JsonListOption,
-    JsonOption,
-    note_cut,
-    settled_registry,
-    writable_registry,
-)
+from prefectlite.listings import JsonListOption, JsonOption, settled_registry, writable_registry
 from prefectlite.names import new_id
 from prefectlite.notification_records import Notification, NotificationRule
 from prefectlite.notification_texts import FIELD_NAMES
-from prefectlite.registry import DEFAULT_LIMIT
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+from prefectlite.references import FROM_STDIN, ONE_FROM_STDIN, find_each, find_one
+from prefectlite.run_filters import DEFAULT_LIMIT
 from prefectlite.states import STATE_NAMES
 
 _FAILED = 5
 
-_Reference = Annotated[str, Argument("The rule's id, or the start of that.", metavar="RULE")]
-_References = Annotated[
-    list[str], Argument("Rules: their ids, or the starts of these.", metavar="RULE")
+_Reference = Annotated[
+    str,
+    Argument(
+        f"The rule's id, or the start of that{ONE_FROM_STDIN}.",
+        metavar="RULE",
+        complete="notification",
+    ),
 ]
+_References = Annotated[
+    list[str],
+    Argument(
+        f"Rules: their ids, or the starts of these{FROM_STDIN}.",
+        metavar="RULE",
+        complete="notification",
+    ),
+]
+
+
+def _activity(rule: NotificationRule) -> str:
+    return "active" if rule.is_active else console.Styled("paused", "yellow")
+
+
+_RULES: RecordTable[NotificationRule] = RecordTable(
+    columns=(
+        Column("id", attrgetter("id"), is_id=True),
+        Column("states", attrgetter("states"), lambda rule: ",".join(rule.states) or "all"),
+        Column("tags", attrgetter("tags"), lambda rule: ",".join(rule.tags), is_cut=True),
+        Column(
+            "flows", attrgetter("flow_names"), lambda rule: ",".join(rule.flow_names), is_cut=True
+        ),
+        Column("block", attrgetter("block"), is_cut=True),
+        Column("status", lambda rule: str(_activity(rule)), _activity),
+        Column("told", attrgetter("delivered_count")),
+        Column("waiting", attrgetter("waiting_count")),
+        Column("failed", attrgetter("failed_count")),
+        Column("problem", attrgetter("problem"), is_cut=True),
+        Column("template", attrgetter("template"), is_default=False, is_cut=True),
+        Column("created", attrgetter("created_at"), is_default=False),
+        Column("last-told", attrgetter("delivered_at"), is_default=False),
+    ),
+    keep=("id", "states", "block", "status", "problem", "failed", "waiting", "told"),
+    document=NotificationRule.dict,
+    reference=attrgetter("id"),
+)
 
 
 def create(
     *,
     block: Annotated[
         str,
-        Option("--block", "-b", description="The block that tells.", metavar="TYPE/NAME"),
+        Option(
+            "--block",
+            "-b",
+            description="The block that tells.",
+            metavar="TYPE/NAME",
+            complete="block",
+        ),
     ],
     state: Annotated[
         list[str] | None,
@@ -47,6 +90,7 @@ def create(
             description="A state that is told, by its name or type; may be repeated. Every state if"
             " none is given.",
             metavar="STATE",
+            complete="state",
         ),
     ] = None,
     tag: Annotated[
@@ -56,6 +100,7 @@ def create(
             "-t",
             description="Only of runs that have this tag, or another that is given.",
             metavar="TAG",
+            complete="tag",
         ),
     ] = None,
     flow: Annotated[
@@ -65,6 +110,7 @@ def create(
             "-f",
             description="Only of runs of the flow of this name; may be repeated.",
             metavar="NAME",
+            complete="flow",
         ),
     ] = None,
     template: Annotated[
@@ -114,50 +160,17 @@ def create(
         console.out(rule.id)
 
 
-def ls(*, as_json: JsonListOption = False) -> None:
+def ls(listing: Listing) -> None:
     """List rules, oldest first.
 
-    WAITING counts what is still to be told, FAILED what was given up.
+    Columns: id, states, tags, flows, block, status, told, waiting, failed, problem, template, created,
+    last-told. Waiting counts what is still to be told, failed what was given up.
 
     Examples:
         prefectlite notification ls
         prefectlite notification ls --json
     """
-    rules = settled_registry().notifications.list_rules()
-    if as_json:
-        console.out_json([rule.dict() for rule in rules])
-        return
-    ids = console.id_texts([rule.id for rule in rules])
-    console.out_table(
-        [
-            "ID",
-            "STATES",
-            "TAGS",
-            "FLOWS",
-            "BLOCK",
-            "STATUS",
-            "TOLD",
-            "WAITING",
-            "FAILED",
-            "PROBLEM",
-        ],
-        [
-            [
-                id_,
-                ",".join(rule.states) or "all",
-                ",".join(rule.tags),
-                ",".join(rule.flow_names),
-                rule.block,
-                _activity(rule),
-                str(rule.delivered_count),
-                str(rule.waiting_count),
-                str(rule.failed_count),
-                rule.problem or "",
-            ]
-            for id_, rule in zip(ids, rules, strict=True)
-        ],
-        cut=["TAGS", "FLOWS", "BLOCK", "PROBLEM"],
-    )
+    show_all(settled_registry().notifications.list_rules(), _RULES, listing)
 
 
 def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
@@ -168,7 +181,7 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
         prefectlite notification inspect 3f2a --json
     """
     tables = settled_registry().notifications
-    rule = tables.find_rule(reference)
+    rule = find_one(reference, tables.find_rule)
     notifications = tables.list_notifications(rule.id, limit=DEFAULT_LIMIT)
     if as_json:
         found = [notification.dict() for notification in notifications]
@@ -196,7 +209,7 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
         console.out_fields({"Problem": problem or ""})
         _show([one for one in notifications if one.problem == problem])
     if rule.waiting_count + rule.failed_count > len(notifications):
-        note_cut()
+        console.note(f"these are the newest {len(notifications)}")
 
 
 def pause(references: _References, *, as_json: JsonListOption = False) -> None:
@@ -230,13 +243,12 @@ def delete(
         prefectlite notification delete 3f2a
     """
     tables = writable_registry().notifications
-    found = [tables.find_rule(reference) for reference in references]
-    rules = {rule.id: rule for rule in found}
-    for rule in rules.values():
+    rules = find_each(references, tables.find_rule)
+    for rule in rules:
         tables.delete_rule(rule.id)
         _tell("Deleted", rule)
     if as_json:
-        console.out_json([rule.dict() for rule in rules.values()])
+        console.out_json([rule.dict() for rule in rules])
 
 
 def deliver(
@@ -294,7 +306,7 @@ def test(reference: _Reference) -> None:
     from prefectlite.couriers import send
     from prefectlite.notification_texts import body, example, subject
 
-    rule = writable_registry().notifications.find_rule(reference)
+    rule = find_one(reference, writable_registry().notifications.find_rule)
     flow_run = example(rule)
     send(rule.block, f"Test: {subject(flow_run)}", body(flow_run, rule.template))
     console.say(f"Sent a message through block {console.escaped(rule.block)}")
@@ -302,10 +314,9 @@ def test(reference: _Reference) -> None:
 
 def _set_active(references: list[str], *, is_active: bool, as_json: bool) -> None:
     tables = writable_registry().notifications
-    found = [tables.find_rule(reference) for reference in references]
     rules = [
-        tables.set_rule_active(id_, is_active=is_active)
-        for id_ in dict.fromkeys(rule.id for rule in found)
+        tables.set_rule_active(rule.id, is_active=is_active)
+        for rule in find_each(references, tables.find_rule)
     ]
     for rule in rules:
         _tell("Resumed" if is_active else "Paused", rule)
@@ -348,10 +359,6 @@ def _next_text(notification: Notification) -> str:
     if notification.courier is not None:
         return "being sent"
     return console.moment_text(notification.due_at) if notification.attempts else "at once"
-
-
-def _activity(rule: NotificationRule) -> str:
-    return "active" if rule.is_active else console.Styled("paused", "yellow")
 
 
 def _count_text(count: int) -> str:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from operator import attrgetter
+from typing import Annotated, NamedTuple
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.errors import ConflictError, NotFoundError, UsageError
 from prefectlite.profiles import Profiles
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
 from prefectlite.setting_sources import (
     DEFAULT_PROFILE,
     PREFECTLITE_PROFILE,
@@ -27,11 +29,37 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}", re.ASCII)
 _ACTIVE = "*"
 
 _Json = Annotated[bool, Option("--json", description="Print JSON.")]
-_Name = Annotated[str, Argument("The profile's name.", metavar="NAME")]
+_Name = Annotated[str, Argument("The profile's name.", metavar="NAME", complete="profile")]
 
 
-def ls(*, as_json: _Json = False) -> None:
+class _Listed(NamedTuple):
+    """A profile as it is listed."""
+
+    name: str
+    is_active: bool
+    setting_count: int
+
+    def dict(self) -> dict[str, object]:
+        """Return it as JSON can hold it."""
+        return self._asdict()
+
+
+_PROFILES: RecordTable[_Listed] = RecordTable(
+    columns=(
+        Column("name", attrgetter("name"), is_cut=True),
+        Column("active", attrgetter("is_active"), lambda one: _ACTIVE if one.is_active else ""),
+        Column("settings", lambda one: one.setting_count),
+    ),
+    keep=("name", "active"),
+    document=_Listed.dict,
+    reference=attrgetter("name"),
+)
+
+
+def ls(listing: Listing) -> None:
     """List profiles; the active one has a star.
+
+    Columns: name, active, settings.
 
     Examples:
         prefectlite profile ls
@@ -44,20 +72,8 @@ def ls(*, as_json: _Json = False) -> None:
         names.insert(0, active)
     elif active not in names:
         console.note(f"the active profile {active!r} is not there")
-    counts = {name: len(profiles.settings.get(name, ())) for name in names}
-    if as_json:
-        console.out_json(
-            [
-                {"name": name, "is_active": name == active, "setting_count": count}
-                for name, count in counts.items()
-            ]
-        )
-        return
-    console.out_table(
-        ["NAME", "ACTIVE", "SETTINGS"],
-        [[name, _ACTIVE if name == active else "", str(count)] for name, count in counts.items()],
-        cut=["NAME"],
-    )
+    listed = [_Listed(name, name == active, len(profiles.settings.get(name, ()))) for name in names]
+    show_all(listed, _PROFILES, listing)
 
 
 def create(
@@ -65,7 +81,12 @@ def create(
     *,
     source: Annotated[
         str | None,
-        Option("--from", description="Begin with the settings of this profile.", metavar="NAME"),
+        Option(
+            "--from",
+            description="Begin with the settings of this profile.",
+            metavar="NAME",
+            complete="profile",
+        ),
     ] = None,
 ) -> None:
     """Create a profile.
@@ -112,7 +133,9 @@ def use(name: _Name) -> None:
 def inspect(
     name: Annotated[
         str | None,
-        Argument("The profile's name; the active one if not given.", metavar="NAME"),
+        Argument(
+            "The profile's name; the active one if not given.", metavar="NAME", complete="profile"
+        ),
     ] = None,
     *,
     as_json: _Json = False,
@@ -154,7 +177,7 @@ def inspect(
 
 
 def delete(
-    names: Annotated[list[str], Argument("Profiles' names.", metavar="NAME")],
+    names: Annotated[list[str], Argument("Profiles' names.", metavar="NAME", complete="profile")],
 ) -> None:
     """Delete profiles with their settings. Nothing is deleted unless all of them can be.
 

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from operator import attrgetter
+from typing import Annotated, NamedTuple
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option
@@ -14,6 +15,8 @@ from prefectlite.deployment_records import DEFAULT_PRIORITY, WorkQueue
 from prefectlite.errors import ConflictError, UsageError
 from prefectlite.listings import JsonListOption, JsonOption, settled_registry, writable_registry
 from prefectlite.names import new_id
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+from prefectlite.references import FROM_STDIN, ONE_FROM_STDIN, find_each, find_one
 
 # What a run that waits to be taken is called; every other that is not final is going on.
 _WAITING = frozenset({"Scheduled", "Late", "Resuming"})
@@ -22,9 +25,60 @@ _MOST = 1_000_000_000
 _NO_LIMIT = "none"
 
 _Reference = Annotated[
-    str, Argument("The work queue's name, its id, or the start of that.", metavar="QUEUE")
+    str,
+    Argument(
+        f"The work queue's name, its id, or the start of that{ONE_FROM_STDIN}.",
+        metavar="QUEUE",
+        complete="work-queue",
+    ),
 ]
-_References = Annotated[list[str], Argument("Work queues: names or ids.", metavar="QUEUE")]
+_References = Annotated[
+    list[str],
+    Argument(f"Work queues: names or ids{FROM_STDIN}.", metavar="QUEUE", complete="work-queue"),
+]
+
+
+class _Counted(NamedTuple):
+    """A work queue, and how many runs are in it by the names of their states."""
+
+    queue: WorkQueue
+    counts: Mapping[str, int]
+
+    @property
+    def waiting(self) -> int:
+        """How many wait to be taken."""
+        return sum(count for name, count in self.counts.items() if name in _WAITING)
+
+    @property
+    def active(self) -> int:
+        """How many were taken and have not ended."""
+        return sum(self.counts.values()) - self.waiting
+
+    def dict(self) -> dict[str, object]:
+        """Return both as JSON can hold them."""
+        return {**self.queue.dict(), "flow_run_counts": dict(self.counts)}
+
+
+_WORK_QUEUES: RecordTable[_Counted] = RecordTable(
+    columns=(
+        Column("id", attrgetter("queue.id"), is_id=True),
+        Column("name", attrgetter("queue.name"), is_cut=True),
+        Column("priority", attrgetter("queue.priority")),
+        Column("limit", attrgetter("queue.concurrency_limit")),
+        Column(
+            "state",
+            lambda one: "paused" if one.queue.is_paused else "open",
+            lambda one: _state_text(one.queue),
+        ),
+        Column("waiting", attrgetter("waiting")),
+        Column("active", attrgetter("active")),
+        Column("description", attrgetter("queue.description"), is_default=False, is_cut=True),
+        Column("created", attrgetter("queue.created_at"), is_default=False),
+    ),
+    keep=("name", "state", "id", "waiting", "active"),
+    document=_Counted.dict,
+    reference=attrgetter("queue.id"),
+)
 
 
 def create(
@@ -34,7 +88,7 @@ def create(
         int,
         Option(
             "--priority",
-            description=f"1 is served first; {DEFAULT_PRIORITY} if not given.",
+            description="The queue with the smallest number is served first.",
             metavar="N",
             minimum=1,
         ),
@@ -76,37 +130,20 @@ def create(
         console.out_json(queue.dict())
 
 
-def ls(*, as_json: JsonListOption = False) -> None:
+def ls(listing: Listing) -> None:
     """List work queues, those that are served first before the others.
 
-    WAITING counts the runs that wait to be taken, ACTIVE those that were and have not ended.
+    Columns: id, name, priority, limit, state, waiting, active, description, created. Waiting counts the
+    runs that wait to be taken, active those that were and have not ended.
 
     Examples:
         prefectlite work-queue ls
-        prefectlite work-queue ls --json
+        prefectlite work-queue ls --sort -waiting --json
     """
     tables = settled_registry().deployments
     queues, counts = tables.list_work_queues(), tables.count_queued_flow_runs()
-    if as_json:
-        console.out_json([_document(queue, counts.get(queue.name, {})) for queue in queues])
-        return
-    ids = console.id_texts([queue.id for queue in queues])
-    console.out_table(
-        ["ID", "NAME", "PRIORITY", "LIMIT", "STATE", "WAITING", "ACTIVE"],
-        [
-            [
-                id_,
-                queue.name,
-                str(queue.priority),
-                _limit_text(queue, unlimited=""),
-                _state_text(queue),
-                str(_waiting(counts.get(queue.name, {}))),
-                str(_active(counts.get(queue.name, {}))),
-            ]
-            for id_, queue in zip(ids, queues, strict=True)
-        ],
-        cut=["NAME"],
-    )
+    counted = [_Counted(queue, counts.get(queue.name, {})) for queue in queues]
+    show_all(counted, _WORK_QUEUES, listing)
 
 
 def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
@@ -117,10 +154,10 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
         prefectlite work-queue inspect slow --json
     """
     tables = settled_registry().deployments
-    queue = tables.find_work_queue(reference)
-    counts = tables.count_queued_flow_runs().get(queue.name, {})
+    queue = find_one(reference, tables.find_work_queue)
+    counted = _Counted(queue, tables.count_queued_flow_runs().get(queue.name, {}))
     if as_json:
-        console.out_json(_document(queue, counts))
+        console.out_json(counted.dict())
         return
     console.out_fields(
         {
@@ -130,8 +167,8 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
             "Priority": str(queue.priority),
             "Limit": _limit_text(queue, unlimited=_NO_LIMIT),
             "State": _state_text(queue),
-            "Waiting": str(_waiting(counts)),
-            "Active": str(_active(counts)),
+            "Waiting": str(counted.waiting),
+            "Active": str(counted.active),
             "Created": console.moment_text(queue.created_at),
         }
     )
@@ -175,7 +212,7 @@ def set_limit(
     # Cut, because Python refuses to read thousands of digits; it is too large anyway.
     number = None if limit == _NO_LIMIT else _checked("the limit", int(limit[:20]))
     tables = writable_registry().deployments
-    found = tables.find_work_queue(reference)
+    found = find_one(reference, tables.find_work_queue)
     queue = tables.change_work_queue(found.id, concurrency_limit=number)
     _tell(f"Set the limit to {_limit_text(queue, unlimited=_NO_LIMIT)} for", queue)
     if as_json:
@@ -200,9 +237,8 @@ def delete(
         prefectlite work-queue delete slow
     """
     tables = writable_registry().deployments
-    found = [tables.find_work_queue(reference) for reference in references]
-    queues = {queue.id: queue for queue in found}
-    for queue in queues.values():
+    queues = find_each(references, tables.find_work_queue)
+    for queue in queues:
         using = tables.list_deployments(work_queue=queue.name)
         if using and not force:
             raise ConflictError(
@@ -210,19 +246,18 @@ def delete(
                 + (f" and {len(using) - 1} more" if using[1:] else ""),
                 hint="delete the deployment first, or the queue with --force",
             )
-    for queue in queues.values():
+    for queue in queues:
         tables.delete_work_queue(queue.id)
         _tell("Deleted", queue)
     if as_json:
-        console.out_json([queue.dict() for queue in queues.values()])
+        console.out_json([queue.dict() for queue in queues])
 
 
 def _set_paused(references: list[str], *, is_paused: bool, as_json: bool) -> None:
     tables = writable_registry().deployments
-    found = [tables.find_work_queue(reference) for reference in references]
     queues = [
-        tables.change_work_queue(id_, is_paused=is_paused)
-        for id_ in dict.fromkeys(queue.id for queue in found)
+        tables.change_work_queue(queue.id, is_paused=is_paused)
+        for queue in find_each(references, tables.find_work_queue)
     ]
     for queue in queues:
         _tell("Paused" if is_paused else "Resumed", queue)
@@ -240,24 +275,12 @@ def _tell(what: str, queue: WorkQueue) -> None:
     console.say(f"{what} work queue '{console.escaped(queue.name)}' ({queue.id})")
 
 
-def _document(queue: WorkQueue, counts: Mapping[str, int]) -> dict[str, object]:
-    return {**queue.dict(), "flow_run_counts": dict(counts)}
-
-
 def _limit_text(queue: WorkQueue, *, unlimited: str) -> str:
     return unlimited if queue.concurrency_limit is None else str(queue.concurrency_limit)
 
 
 def _state_text(queue: WorkQueue) -> str:
     return console.Styled("paused", "yellow") if queue.is_paused else "open"
-
-
-def _waiting(counts: Mapping[str, int]) -> int:
-    return sum(count for name, count in counts.items() if name in _WAITING)
-
-
-def _active(counts: Mapping[str, int]) -> int:
-    return sum(count for name, count in counts.items() if name not in _WAITING)
 
 
 COMMANDS = (create, ls, inspect, pause, resume, set_limit, delete)

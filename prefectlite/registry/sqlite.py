@@ -12,42 +12,43 @@ import os
 import sqlite3  # noqa: TID251 - this is where it is talked to
 import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from prefectlite.clock import now, to_microseconds
 from prefectlite.database import UNFINISHED_TYPES, Database, Where
 from prefectlite.errors import (
-    AmbiguousReferenceError,
-    FlowRunNotRunningError,
-    NotFoundError,
     RegistryError,
     RegistryUnavailableError,
     SettingError,
-    StateConflictError,
 )
 from prefectlite.forks import here
 from prefectlite.records import (
     CachedResult,
     FlowRun,
     LogLine,
+    LogQuery,
     ProcessIdentity,
     Run,
     StateChange,
+    TaskCount,
     TaskRun,
     after_change,
 )
-from prefectlite.registry import DEFAULT_LIMIT, Registry
+from prefectlite.refusals import flow_run_not_running, refusal
+from prefectlite.registry import Registry
 from prefectlite.registry_parts import (
     BlockRegistry,
     DeploymentRegistry,
     LaunchRegistry,
     NotificationRegistry,
     PauseRegistry,
+    UpkeepRegistry,
 )
 from prefectlite.rows import (
     FLOW_RUN_COLUMNS,
@@ -63,14 +64,26 @@ from prefectlite.rows import (
     log_line_from,
     maybe_identity_text,
     state_change_from,
-    state_from,
     storable,
+    task_count_from,
     task_run_from,
     task_run_values,
 )
+from prefectlite.run_filters import (
+    DEFAULT_LIMIT,
+    EVERY_FLOW_RUN,
+    EVERY_TASK_RUN,
+    NEWEST_FIRST,
+    FlowRunFilter,
+    Order,
+    TaskRunFilter,
+)
 from prefectlite.states import State, StateType, may_follow
-from prefectlite.tables import Access, actor, ends_process
+from prefectlite.tables import Access, actor, ends_process, only
 from prefectlite.waiting_lines import WaitingLines, insert_lines
+
+if TYPE_CHECKING:
+    from prefectlite.flow_records import FlowSummary
 
 T = TypeVar("T")
 
@@ -114,7 +127,7 @@ def open_registry(url: str, *, read_only: bool = False) -> SQLiteRegistry:
     registry = _OPEN.get((url, read_only))
     if registry is not None:
         return registry
-    path = _path(url)
+    path = registry_path(url)
     with _OPENING:
         registry = _OPEN.get((str(path), read_only))
         if registry is None:
@@ -125,7 +138,23 @@ def open_registry(url: str, *, read_only: bool = False) -> SQLiteRegistry:
         return registry
 
 
-def _path(url: str) -> Path:
+def open_upkeep(url: str) -> UpkeepRegistry:
+    """Return the upkeep of a file as it is; see ``registry.open_upkeep``."""
+    from prefectlite.upkeep_tables import UpkeepTables  # few commands need it
+
+    return UpkeepTables(
+        Database(
+            registry_path(url),
+            migrations=MIGRATIONS,
+            schema_version=SCHEMA_VERSION,
+            read_only=True,
+            migrates=False,
+        )
+    )
+
+
+def registry_path(url: str) -> Path:
+    """Return the file of an address; see ``registry.registry_path``."""
     path = Path(url.removeprefix(_PREFIX))
     if not url.startswith(_PREFIX) or not path.name or path.suffix == ".lock":
         raise SettingError(
@@ -178,6 +207,12 @@ class SQLiteRegistry(Registry):
 
         return NotificationTables(*self._parts)
 
+    @cached_property
+    def upkeep(self) -> UpkeepRegistry:
+        from prefectlite.upkeep_tables import UpkeepTables  # few commands need it
+
+        return UpkeepTables(self._database)
+
     @property
     def _parts(self) -> Access:
         return self._read, self._write, self._state_change
@@ -199,7 +234,7 @@ class SQLiteRegistry(Registry):
             else:
                 created = connection.executemany(_INSERT_TASK_RUN, rows).rowcount
             if created < len(rows):
-                raise self._flow_run_not_running(connection, task_runs[0].flow_run_id)
+                raise flow_run_not_running(connection, task_runs[0].flow_run_id)
 
         self._write(insert)
 
@@ -240,47 +275,17 @@ class SQLiteRegistry(Registry):
 
         def change(connection: sqlite3.Connection) -> None:
             if not allowed or connection.execute(statement, row).rowcount == 0:
-                raise self._refusal(connection, run, state)
+                raise refusal(connection, run, state)
 
         return changed, change
 
-    def _refusal(
-        self, connection: sqlite3.Connection, run: FlowRun | TaskRun, state: State
-    ) -> Exception:
-        """Return the error that says why a state change found no row to change."""
-        table = "flow_run" if isinstance(run, FlowRun) else "task_run"
-        rows = connection.execute(
-            "SELECT state_type, state_name, state_message, state_at, state_version"  # noqa: S608 - literals only, no value
-            f" FROM {table} WHERE id = ?",
-            (run.id,),
-        ).fetchall()
-        if not rows:
-            return NotFoundError(f"{_noun(run)} {run.id} is not on record any more")
-        current = state_from(rows[0][:4])
-        if (
-            isinstance(run, TaskRun)
-            and rows[0][4] == run.state_version
-            and may_follow(current, state)
-        ):
-            return self._flow_run_not_running(connection, run.flow_run_id)
-        return StateConflictError(f"{_noun(run)} {run.name!r}", current=current, proposed=state)
-
-    def _flow_run_not_running(self, connection: sqlite3.Connection, flow_run_id: str) -> Exception:
-        rows = connection.execute(
-            "SELECT state_type, state_name, state_message, state_at FROM flow_run WHERE id = ?",
-            (flow_run_id,),
-        ).fetchall()
-        if not rows:
-            return NotFoundError(f"flow run {flow_run_id} is not on record")
-        return FlowRunNotRunningError(flow_run_id, current=state_from(rows[0]))
-
     def find_flow_run(self, reference: str) -> FlowRun:
         runs = self._find(flow_run_from, _SELECT_FLOW_RUN, reference)
-        return _only(runs, "flow run", reference)
+        return only(runs, "flow run", reference, attrgetter("id"))
 
     def find_task_run(self, reference: str) -> TaskRun:
         runs = self._find(task_run_from, _SELECT_TASK_RUN, reference)
-        return _only(runs, "task run", reference)
+        return only(runs, "task run", reference, attrgetter("id"))
 
     def _find(self, record: Callable[[Row], Run], select: str, reference: str) -> list[Run]:
         name = storable(reference)
@@ -297,19 +302,22 @@ class SQLiteRegistry(Registry):
 
     def list_flow_runs(
         self,
+        where: FlowRunFilter = EVERY_FLOW_RUN,
         *,
-        states: Collection[str] = (),
-        flow_names: Collection[str] = (),
-        parent_flow_run_id: str | None = None,
+        order: Order = NEWEST_FIRST,
         limit: int | None = DEFAULT_LIMIT,
     ) -> list[FlowRun]:
-        where = Where()
-        where.add_states(states)
-        where.add_any("flow_name", flow_names)
-        if parent_flow_run_id is not None:
-            where.add_any("parent_flow_run_id", [parent_flow_run_id])
-        sql = f"{_SELECT_FLOW_RUN} {where} ORDER BY seq DESC LIMIT ?"
-        return self._read(flow_run_from, sql, where.values(limit))
+        from prefectlite.run_queries import flow_runs_where, ordered  # no engine lists runs
+
+        condition = flow_runs_where(where)
+        sql = f"{_SELECT_FLOW_RUN} {condition} {ordered(order)} LIMIT ?"
+        return self._read(flow_run_from, sql, condition.values(limit))
+
+    def list_flows(self) -> list[FlowSummary]:
+        from prefectlite.run_queries import COUNT_BY_FLOW, IS_NEWEST_OF_FLOW, summaries
+
+        newest = self._read(flow_run_from, _SELECT_FLOW_RUN + IS_NEWEST_OF_FLOW, ())
+        return summaries(self._read(tuple, COUNT_BY_FLOW, ()), newest)
 
     def list_begun_flow_runs(self) -> list[FlowRun]:
         where = Where()
@@ -319,17 +327,26 @@ class SQLiteRegistry(Registry):
 
     def list_task_runs(
         self,
+        where: TaskRunFilter = EVERY_TASK_RUN,
         *,
-        flow_run_id: str | None = None,
-        states: Collection[str] = (),
+        order: Order = NEWEST_FIRST,
         limit: int | None = DEFAULT_LIMIT,
     ) -> list[TaskRun]:
-        where = Where()
-        if flow_run_id is not None:
-            where.add("flow_run_seq = (SELECT seq FROM flow_run WHERE id = ?)", flow_run_id)
-        where.add_states(states)
-        sql = f"{_SELECT_TASK_RUN} {where} ORDER BY seq DESC LIMIT ?"
-        return self._read(task_run_from, sql, where.values(limit))
+        from prefectlite.run_queries import ordered, task_runs_where  # no engine lists runs
+
+        condition = task_runs_where(where)
+        sql = f"{_SELECT_TASK_RUN} {condition} {ordered(order)} LIMIT ?"
+        return self._read(task_run_from, sql, condition.values(limit))
+
+    def list_run_tree(self, flow_run_id: str) -> list[FlowRun]:
+        from prefectlite.tree_queries import LIST_RUN_TREE  # few commands need it
+
+        return self._read(flow_run_from, LIST_RUN_TREE, [flow_run_id])
+
+    def count_tasks(self, flow_run_id: str) -> list[TaskCount]:
+        from prefectlite.tree_queries import COUNT_TASKS  # few commands need it
+
+        return self._read(task_count_from, COUNT_TASKS, [flow_run_id])
 
     def count_task_runs(self, flow_run_id: str) -> dict[str, int]:
         rows = self._database.read(
@@ -351,13 +368,6 @@ class SQLiteRegistry(Registry):
         """  # noqa: S608 - literals only, no value
         return self._read(state_change_from, sql, (run.id, run.id))
 
-    def delete_flow_run(self, flow_run_id: str) -> None:
-        def delete(connection: sqlite3.Connection) -> None:
-            if connection.execute("DELETE FROM flow_run WHERE id = ?", (flow_run_id,)).rowcount < 1:
-                raise NotFoundError(f"there is no flow run {flow_run_id!r}")
-
-        self._write(delete, durable=True)
-
     def add_log_line(self, line: LogLine) -> None:
         if self._lines.add(line):
             self.flush_logs()
@@ -370,22 +380,10 @@ class SQLiteRegistry(Registry):
             if self._lines:
                 self._write(lambda _: None, with_lines=True)
 
-    def read_logs(
-        self,
-        flow_run_id: str,
-        *,
-        task_run_id: str | None = None,
-        after: int = 0,
-        limit: int | None = None,
-    ) -> list[LogLine]:
-        where = Where()
-        where.add("flow_run_seq = (SELECT seq FROM flow_run WHERE id = ?)", flow_run_id)
-        where.add("seq > ?", after)
-        if task_run_id is not None:
-            where.add_any("task_run_id", [task_run_id])
-        sql = f"SELECT task_run_id, level, logger, message, at, ?, seq FROM log {where}"  # noqa: S608 - literals only, no value
-        values = [storable(flow_run_id), *where.values(limit)]
-        return self._read(log_line_from, f"{sql} ORDER BY seq LIMIT ?", values)
+    def read_logs(self, flow_run_id: str, **query: Unpack[LogQuery]) -> list[LogLine]:
+        from prefectlite.tree_queries import log_query  # few commands need it
+
+        return self._read(log_line_from, *log_query(flow_run_id, query))
 
     def save_cached_result(self, cached: CachedResult) -> None:
         row = cached_result_values(cached)
@@ -462,22 +460,6 @@ class SQLiteRegistry(Registry):
             return [record(row) for row in rows]
         except (ValueError, TypeError, OverflowError) as error:
             raise self._database.damaged(error) from error
-
-
-def _only(runs: list[Run], noun: str, reference: str) -> Run:
-    """Return the one run that was found for a reference."""
-    if not runs:
-        raise NotFoundError(
-            f"there is no {noun} {reference!r}",
-            hint=f"see: prefectlite {noun.replace(' ', '-')} ls",
-        )
-    if len(runs) > 1:
-        raise AmbiguousReferenceError(reference, [run.id for run in runs])
-    return runs[0]
-
-
-def _noun(run: FlowRun | TaskRun) -> str:
-    return "flow run" if isinstance(run, FlowRun) else "task run"
 
 
 _OPENING = threading.RLock()

@@ -49,7 +49,7 @@ def test_ls_shows_blocks_by_type_and_name(run):
     assert (ended.exit_code, ended.stderr) == (0, "")
     rows = [line.split()[:2] for line in ended.stdout.splitlines()]
     assert rows == [["BLOCK", "SECRETS"], ["secret/a", "1"], ["secret/z", "1"], ["string/b", "0"]]
-    assert [line.split()[0] for line in run("block ls -t string").stdout.splitlines()[1:]] == [
+    assert [line.split()[0] for line in run("block ls --type string").stdout.splitlines()[1:]] == [
         "string/b"
     ]
 

@@ -6,8 +6,8 @@ import pytest
 
 from prefectlite.clock import from_microseconds
 from prefectlite.names import new_id
-from prefectlite.registry import DEFAULT_LIMIT
 from prefectlite.results import load_result, store_result
+from prefectlite.run_filters import DEFAULT_LIMIT
 from prefectlite.states import Failed, TimedOut
 
 _RUN_KEYS = {
@@ -166,7 +166,6 @@ def test_logs_of_a_level_are_those_at_or_above_it(run, seeds):
         ("--tail 2", [3, 4]),
         ("-n9", [0, 1, 2, 3, 4]),
         ("--tail 1 --level warning", [4]),
-        ("--limit 4 --tail 2", [2, 3]),
     ],
 )
 def test_logs_shows_the_first_or_the_last_lines(run, seeds, options, expected):

@@ -13,6 +13,7 @@ from prefectlite.clock import now
 from prefectlite.errors import NotPausedError, RegistryLockTimeoutError, UsageError
 from prefectlite.liveness import own_identity
 from prefectlite.records import Pause
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.run_inputs import schema_of
 from prefectlite.states import Cancelling, Paused, Scheduled
 
@@ -194,7 +195,7 @@ def test_an_answer_that_the_flow_refuses_is_told_with_the_reason(
         release.with_options(flow_run_name="release")()
         """
     )
-    until(lambda: registry.list_flow_runs(states=["paused"]), "a paused run")
+    until(lambda: registry.list_flow_runs(FlowRunFilter(states=["paused"])), "a paused run")
     refused = start("flow-run", "resume", "release", "--input", "version=1.0")
     assert refused.returncode == 2
     assert (

@@ -2,7 +2,7 @@
 
 import json
 
-from prefectlite.registry import DEFAULT_LIMIT
+from prefectlite.run_filters import DEFAULT_LIMIT
 from prefectlite.states import Failed
 
 _RUN_KEYS = {

@@ -231,9 +231,8 @@ def test_what_is_streamed_is_shown_by_the_launcher_and_in_the_log_once(
     )
     run = replace(made, id=made.id[:-4] + "beef")
     launcher = start_python(STREAMS, made.id, run.id)
-    launches.until(
-        lambda: launches.registry.list_flow_runs(FlowRunFilter(states=["completed"])), "its end"
-    )
+    completed = FlowRunFilter(states=["completed"])
+    launches.until(lambda: launches.registry.list_flow_runs(completed), "its end")
     assert launches.ended(run).state.is_completed()
     out, error = launcher.process.communicate("go\n", timeout=30)
     assert launcher.process.returncode == 0, error

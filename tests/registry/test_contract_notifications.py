@@ -26,6 +26,7 @@ from prefectlite.states import (
     Scheduled,
     TimedOut,
 )
+from prefectlite.upkeep_records import Deleted
 
 LATER = timedelta(seconds=60)
 
@@ -354,7 +355,7 @@ def test_a_rule_or_run_that_is_deleted_takes_with_it_what_is_not_told(store, tab
     rule, other = add_rule(), add_rule()
     first, second = store.add_flow_run(), store.add_flow_run()
     taken = take(tables)
-    store.registry.delete_flow_run(first.id)
+    store.registry.upkeep.delete_flow_runs([first.id], Deleted())
     assert not tables.record_delivery(taken, at=now())
     assert len(tables.list_notifications(other.id, limit=9)) == 1
     tables.delete_rule(rule.id)

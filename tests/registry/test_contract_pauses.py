@@ -20,6 +20,7 @@ from prefectlite.states import (
     State,
     StateType,
 )
+from prefectlite.upkeep_records import Deleted
 
 SCHEMA = {"type": "object", "properties": {"naïve": {"type": "boolean"}}}
 
@@ -100,7 +101,7 @@ def test_a_run_that_is_not_on_record_is_neither_paused_nor_resumed(pauses, flow_
 
 def test_the_pauses_of_a_run_are_deleted_with_it(store, pauses, paused):
     run = paused(key="a")
-    store.registry.delete_flow_run(run.id)
+    store.registry.upkeep.delete_flow_runs([run.id], Deleted())
     assert pauses.find_pause(run.id) is None
     store.registry.create_flow_run(run)
     assert pauses.find_pause(run.id, key="a") is None

@@ -7,12 +7,12 @@ import pytest
 
 from prefectlite.clock import now
 from prefectlite.errors import (
-    NotFoundError,
     StateConflictError,
 )
 from prefectlite.liveness import own_identity
 from prefectlite.names import new_id
 from prefectlite.records import CachedResult
+from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
 from prefectlite.states import (
     Completed,
     Failed,
@@ -20,6 +20,7 @@ from prefectlite.states import (
     Running,
     Scheduled,
 )
+from prefectlite.upkeep_records import Deleted
 
 #: Texts that some store somewhere has got wrong.
 HOSTILE_TEXTS = [
@@ -112,8 +113,8 @@ def test_a_lone_surrogate_is_recorded_escaped_wherever_it_stands(store, line, fl
     assert (found.id, found.name) == (run.id, "caf\\udce9")
     assert found.state.message == "no such file: caf\\udce9"
     assert store.messages(run) == ["caf\\udce9"]
-    assert store.registry.list_flow_runs(flow_names=[bad], states=[bad]) == []
-    assert store.registry.list_flow_runs(flow_names=[bad]) == [found]
+    assert store.registry.list_flow_runs(FlowRunFilter(flow_names=[bad], states=[bad])) == []
+    assert store.registry.list_flow_runs(FlowRunFilter(flow_names=[bad])) == [found]
     store.registry.save_cached_result(CachedResult(bad, task_run.id, None))
     assert store.registry.find_cached_result(bad, at=now()) is not None
 
@@ -211,7 +212,7 @@ def test_a_listing_filters_by_the_name_or_type_of_states_in_any_case(store):
     failed, custom = store.add_flow_run(Failed()), store.add_flow_run(Completed(name="Übrig"))
 
     def listed(*states):
-        return store.registry.list_flow_runs(states=states)
+        return store.registry.list_flow_runs(FlowRunFilter(states=states))
 
     assert listed("running") == [running]
     assert listed("FAILED") == [failed, timed_out]
@@ -224,10 +225,16 @@ def test_a_listing_filters_by_the_name_or_type_of_states_in_any_case(store):
 def test_a_listing_filters_by_flow_and_by_parent(store):
     parent = store.add_flow_run(flow_name="outer")
     child = store.add_flow_run(flow_name="inner", parent_flow_run_id=parent.id)
-    assert store.registry.list_flow_runs(flow_names=["outer"]) == [parent]
-    assert store.registry.list_flow_runs(flow_names=["outer", "inner"]) == [child, parent]
-    assert store.registry.list_flow_runs(parent_flow_run_id=parent.id) == [child]
-    assert store.registry.list_flow_runs(flow_names=["outer"], states=["completed"]) == []
+    assert store.registry.list_flow_runs(FlowRunFilter(flow_names=["outer"])) == [parent]
+    assert store.registry.list_flow_runs(FlowRunFilter(flow_names=["outer", "inner"])) == [
+        child,
+        parent,
+    ]
+    assert store.registry.list_flow_runs(FlowRunFilter(parent_flow_run_id=parent.id)) == [child]
+    assert (
+        store.registry.list_flow_runs(FlowRunFilter(flow_names=["outer"], states=["completed"]))
+        == []
+    )
 
 
 def test_task_runs_are_listed_and_counted_by_flow_run_and_state(store):
@@ -235,10 +242,12 @@ def test_task_runs_are_listed_and_counted_by_flow_run_and_state(store):
     done = store.add_task_run(one, Completed())
     running = store.add_task_run(one)
     other = store.add_task_run(two)
-    assert store.registry.list_task_runs(flow_run_id=one.id) == [running, done]
-    assert store.registry.list_task_runs(flow_run_id=one.id, states=["completed"]) == [done]
-    assert store.registry.list_task_runs(states=["running"]) == [other, running]
-    assert store.registry.list_task_runs(flow_run_id=new_id()) == []
+    assert store.registry.list_task_runs(TaskRunFilter(flow_run_ids=[one.id])) == [running, done]
+    assert store.registry.list_task_runs(
+        TaskRunFilter(flow_run_ids=[one.id], states=["completed"])
+    ) == [done]
+    assert store.registry.list_task_runs(TaskRunFilter(states=["running"])) == [other, running]
+    assert store.registry.list_task_runs(TaskRunFilter(flow_run_ids=[new_id()])) == []
     assert store.registry.count_task_runs(one.id) == {"Completed": 1, "Running": 1}
     assert store.registry.count_task_runs(new_id()) == {}
 
@@ -250,7 +259,7 @@ def test_deleting_a_flow_run_takes_all_that_is_its_own_and_leaves_its_subflow_ru
     for run in (parent, child, bystander):
         store.registry.add_log_line(line(run, "hello"))
     store.registry.flush_logs()
-    store.registry.delete_flow_run(parent.id)
+    store.registry.upkeep.delete_flow_runs([parent.id], Deleted())
     registry = store.open_again()
     assert registry.list_flow_runs() == [child, bystander]
     assert registry.list_task_runs() == [kept]
@@ -265,16 +274,11 @@ def test_a_run_that_is_created_after_a_deletion_inherits_nothing(store, line):
     store.add_task_run(run)
     store.registry.add_log_line(line(run, "old"))
     store.registry.flush_logs()
-    store.registry.delete_flow_run(run.id)
+    store.registry.upkeep.delete_flow_runs([run.id], Deleted())
     new = store.add_flow_run()
-    assert store.registry.list_task_runs(flow_run_id=new.id) == []
+    assert store.registry.list_task_runs(TaskRunFilter(flow_run_ids=[new.id])) == []
     assert store.registry.read_logs(new.id) == []
     assert len(store.registry.state_history(new)) == 1
-
-
-def test_deleting_what_is_not_there_is_not_found(store):
-    with pytest.raises(NotFoundError):
-        store.registry.delete_flow_run(new_id())
 
 
 def test_a_cached_result_is_found_until_it_expires(store):
@@ -310,7 +314,7 @@ def test_every_text_of_a_run_comes_back_as_it_was(store, text):
     registry = store.open_again()
     assert registry.find_flow_run(text) == flow_run
     assert registry.find_task_run(text) == task_run
-    assert registry.list_flow_runs(flow_names=[text], states=[text]) == [flow_run]
+    assert registry.list_flow_runs(FlowRunFilter(flow_names=[text], states=[text])) == [flow_run]
     assert registry.count_task_runs(flow_run.id) == {"Running": 1}
 
 

@@ -10,12 +10,14 @@ from prefectlite.errors import (
     StateConflictError,
 )
 from prefectlite.registry import open_registry
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import (
     Completed,
     Pending,
     Running,
     Scheduled,
 )
+from prefectlite.upkeep_records import Deleted
 
 # Opening and closing, threads and processes
 
@@ -42,7 +44,7 @@ def test_a_registry_that_is_opened_for_reading_refuses_every_write(store, flow_r
         for write in (
             lambda: reader.create_flow_run(flow_run()),
             lambda: reader.change_state(run, Completed()),
-            lambda: reader.delete_flow_run(run.id),
+            lambda: reader.upkeep.delete_flow_runs([run.id], Deleted()),
         ):
             with pytest.raises(RegistryReadOnlyError):
                 write()
@@ -84,7 +86,9 @@ def test_threads_that_hammer_one_registry_lose_nothing(store, line, in_threads):
             store.registry.add_log_line(line(flow_run, "hello"))
             run = store.registry.change_state(store.add_task_run(flow_run, Pending()), Running())
             store.registry.change_state(run, Completed())
-            assert store.registry.list_task_runs(flow_run_id=flow_run.id)[0].state.is_completed()
+            assert store.registry.list_task_runs(TaskRunFilter(flow_run_ids=[flow_run.id]))[
+                0
+            ].state.is_completed()
             store.registry.change_state(flow_run, Completed())
 
     in_threads(work, range(6))

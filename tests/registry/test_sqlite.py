@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from prefectlite.clock import now
-from prefectlite.database import APPLICATION_ID
 from prefectlite.errors import (
     NotFoundError,
     RegistryUnavailableError,
@@ -22,6 +21,8 @@ from prefectlite.errors import (
 )
 from prefectlite.registry import open_registry
 from prefectlite.registry.sqlite import MIGRATIONS, SCHEMA_VERSION
+from prefectlite.run_filters import FlowRunFilter
+from prefectlite.schemas import APPLICATION_ID
 from prefectlite.states import Completed, Scheduled
 
 as_root = pytest.mark.skipif(
@@ -96,7 +97,9 @@ def test_an_index_answers_which_runs_are_unfinished_however_many_are_finished(st
         store.add_flow_run(Completed())
     steps = []
     store.registry._database._connection.set_progress_handler(lambda: steps.append(1), 100)
-    assert store.registry.list_flow_runs(states=["running", "Paused"]) == [unfinished]
+    assert store.registry.list_flow_runs(FlowRunFilter(states=["running", "Paused"])) == [
+        unfinished
+    ]
     assert len(steps) < 10
 
 

@@ -19,6 +19,7 @@ from prefectlite.errors import (
 )
 from prefectlite.registry import open_registry
 from prefectlite.registry.sqlite import SCHEMA_VERSION
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Completed, Failed
 
 as_root = pytest.mark.skipif(
@@ -95,7 +96,9 @@ def use(url):
         for run in registry.list_flow_runs(limit=None):
             registry.state_history(run)
             registry.read_logs(run.id)
-            for task_run in registry.list_task_runs(flow_run_id=run.id, limit=None):
+            for task_run in registry.list_task_runs(
+                TaskRunFilter(flow_run_ids=[run.id]), limit=None
+            ):
                 registry.state_history(task_run)
             registry.find_flow_run(run.name)
             registry.change_state(run, Failed())

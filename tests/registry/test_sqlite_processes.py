@@ -12,6 +12,7 @@ from prefectlite.errors import (
     RegistryLockTimeoutError,
 )
 from prefectlite.registry import open_registry
+from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Completed, Paused, Running
 
 
@@ -201,7 +202,9 @@ def test_processes_that_write_and_open_and_close_at_once_never_find_it_locked(
     runs = store.open_again().list_flow_runs(limit=None)
     assert {run.name for run in runs} == {f"{w}-{n}" for w in range(4) for n in range(120)}
     assert all(run.state.is_completed() and run.state_version == 3 for run in runs)
-    assert len(store.registry.list_task_runs(states=["Completed"], limit=None)) == 480
+    assert (
+        len(store.registry.list_task_runs(TaskRunFilter(states=["Completed"]), limit=None)) == 480
+    )
     store.registry.close()
     check_integrity(path)
 

@@ -7,6 +7,7 @@ that was given.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ from prefectlite.commands import Argument, Option
 from prefectlite.errors import UsageError
 from prefectlite.given_texts import all_texts, read_pairs
 from prefectlite.listings import JsonListOption, JsonOption, writable_registry
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+from prefectlite.references import FROM_STDIN, ONE_FROM_STDIN, find_each, find_one
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
@@ -23,7 +26,12 @@ if TYPE_CHECKING:
     from prefectlite.blocks import Block
     from prefectlite.infrastructure import Infrastructure
 
-_Reference = Annotated[str, Argument("The block, by its type and name.", metavar="TYPE/NAME")]
+_Reference = Annotated[
+    str,
+    Argument(
+        f"The block, by its type and name{ONE_FROM_STDIN}.", metavar="TYPE/NAME", complete="block"
+    ),
+]
 _Values = Annotated[
     list[str] | None,
     Argument(
@@ -50,40 +58,45 @@ _Stdin = Annotated[
         metavar="KEY",
     ),
 ]
+_BLOCKS: RecordTable[BlockDocument] = RecordTable(
+    columns=(
+        Column("block", attrgetter("full_name"), is_cut=True),
+        Column("secrets", lambda document: len(document.secrets)),
+        Column("created", attrgetter("created_at")),
+        Column("updated", attrgetter("updated_at")),
+        Column("type", attrgetter("type"), is_default=False),
+        Column("name", attrgetter("name"), is_default=False, is_cut=True),
+        Column("id", attrgetter("id"), is_default=False, is_id=True),
+    ),
+    keep=("block", "updated"),
+    document=BlockDocument.dict,
+    reference=attrgetter("full_name"),
+)
 
 
 def ls(
     *,
     type_: Annotated[
         str | None,
-        Option("--type", "-t", description="Only those of this type.", metavar="TYPE"),
+        Option(
+            "--type",
+            description="Only those of this type.",
+            metavar="TYPE",
+            complete="block-type",
+        ),
     ] = None,
-    as_json: JsonListOption = False,
+    listing: Listing,
 ) -> None:
     """List blocks by type and name, without their secrets.
+
+    Columns: block, secrets, created, updated, type, name, id.
 
     Examples:
         prefectlite block ls
         prefectlite block ls --type slack-webhook --json
     """
     tables = open_registry(PREFECTLITE_REGISTRY.value(), read_only=True).blocks
-    documents = tables.list_blocks(type_)
-    if as_json:
-        console.out_json([document.dict() for document in documents])
-        return
-    console.out_table(
-        ["BLOCK", "SECRETS", "CREATED", "UPDATED"],
-        [
-            [
-                document.full_name,
-                str(len(document.secrets)),
-                console.moment_text(document.created_at),
-                console.moment_text(document.updated_at),
-            ]
-            for document in documents
-        ],
-        cut=["BLOCK"],
-    )
+    show_all(tables.list_blocks(type_), _BLOCKS, listing)
 
 
 def inspect(
@@ -102,7 +115,7 @@ def inspect(
     """
     from prefectlite.block_documents import find_document, reference_parts
 
-    type_, name = reference_parts(reference)
+    type_, name = find_one(reference, reference_parts)
     if show_secrets:
         document, fields = find_document(type_, name)
         document_fields = {key: _readable(value) for key, value in fields.items()}
@@ -131,7 +144,12 @@ def inspect(
 
 
 def create(
-    type_: Annotated[str, Argument("The type; see: prefectlite block type ls.", metavar="TYPE")],
+    type_: Annotated[
+        str,
+        Argument(
+            "The type; see: prefectlite block type ls.", metavar="TYPE", complete="block-type"
+        ),
+    ],
     name: Annotated[
         str, Argument("A name: lower-case letters, digits and hyphens.", metavar="NAME")
     ],
@@ -190,7 +208,7 @@ def set(  # noqa: A001 - the command's name
     from prefectlite.block_documents import reference_parts
     from prefectlite.block_types import is_infrastructure, load_infrastructure_block
 
-    type_, name = reference_parts(reference)
+    type_, name = find_one(reference, reference_parts)
     given = read_pairs(values or [], first=2)
     if not (values or from_env or stdin):
         raise UsageError("nothing is given to change", hint="give KEY=VALUE, --from-env or --stdin")
@@ -211,7 +229,10 @@ def set(  # noqa: A001 - the command's name
 
 def delete(
     references: Annotated[
-        list[str], Argument("Blocks, by their types and names.", metavar="TYPE/NAME")
+        list[str],
+        Argument(
+            f"Blocks, by their types and names{FROM_STDIN}.", metavar="TYPE/NAME", complete="block"
+        ),
     ],
     *,
     as_json: Annotated[
@@ -228,17 +249,16 @@ def delete(
     from prefectlite.block_documents import delete_document, reference_parts
 
     tables = writable_registry().blocks
-    found = [tables.find_block(*reference_parts(reference)) for reference in references]
-    documents = {document.id: document for document in found}
-    for document in documents.values():
+    documents = find_each(references, lambda one: tables.find_block(*reference_parts(one)))
+    for document in documents:
         delete_document(document.type, document.name)
         _tell("Deleted", document)
-    for document in documents.values():
+    for document in documents:
         users = ", ".join(_users(document.full_name))
         if users:
             console.note(f"block '{document.full_name}' is still named by: {users}")
     if as_json:
-        console.out_json([document.dict() for document in documents.values()])
+        console.out_json([document.dict() for document in documents])
 
 
 def register(

@@ -5,15 +5,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated
 
 from prefectlite import console
 from prefectlite.commands import Argument
-from prefectlite.listings import JsonListOption, JsonOption
+from prefectlite.listings import JsonOption
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+
+if TYPE_CHECKING:
+    from prefectlite.block_types import TypeOutline
+
+_TYPES: RecordTable[TypeOutline] = RecordTable(
+    columns=(
+        Column("type", attrgetter("type")),
+        Column("source", attrgetter("source")),
+        Column("defined-in", attrgetter("entrypoint"), is_cut=True),
+    ),
+    keep=("type",),
+    document=lambda one: one.dict(),
+    reference=attrgetter("type"),
+)
 
 
-def ls(*, as_json: JsonListOption = False) -> None:
+def ls(listing: Listing) -> None:
     """List the types of blocks: those that come with prefectlite or another package, and your own.
+
+    Columns: type, source, defined-in.
 
     Examples:
         prefectlite block type ls
@@ -21,19 +39,13 @@ def ls(*, as_json: JsonListOption = False) -> None:
     """
     from prefectlite.block_types import list_types
 
-    types = list_types()
-    if as_json:
-        console.out_json([one.dict() for one in types])
-        return
-    console.out_table(
-        ["TYPE", "SOURCE", "DEFINED IN"],
-        [[one.type, one.source, one.entrypoint] for one in types],
-        cut=["DEFINED IN"],
-    )
+    show_all(list_types(), _TYPES, listing)
 
 
 def inspect(
-    type_: Annotated[str, Argument("The type.", metavar="TYPE")], *, as_json: JsonOption = False
+    type_: Annotated[str, Argument("The type.", metavar="TYPE", complete="block-type")],
+    *,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the fields of a type of blocks: what each is and does, its default, and which are secret.
 

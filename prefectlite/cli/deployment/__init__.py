@@ -5,48 +5,53 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import math
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from prefectlite import console
-from prefectlite.clock import duration_from_text, now
-from prefectlite.commands import Argument, Option
+from prefectlite.commands import Argument, Option, Seconds
 from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, Deployment
-from prefectlite.endings import exit_code_of, tell_ending
-from prefectlite.errors import (
-    BlockNotLoadedError,
-    EntrypointError,
-    NotFoundError,
-    UsageError,
-)
-from prefectlite.json_values import json_or_text
-from prefectlite.listings import JsonListOption, JsonOption, writable_registry
+from prefectlite.errors import BlockNotLoadedError, NotFoundError, UsageError
+from prefectlite.listings import DeploymentReference, JsonOption, writable_registry
 from prefectlite.parameter_options import (
     ParamOption,
     ParamsOption,
-    RunNameOption,
-    RunTagOption,
     pairs,
     parameters_of,
     stdout_to_stderr,
 )
-from prefectlite.records import FlowRun, masked
+from prefectlite.record_tables import Column, Listing, RecordTable, show_all
+from prefectlite.records import masked
+from prefectlite.references import FROM_STDIN, find_each, find_one
 from prefectlite.registry import Registry, open_registry
+from prefectlite.selections import FlowOption, QueuesOption, TagOption
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
 if TYPE_CHECKING:
     from prefectlite.deployments import Applied
-    from prefectlite.flows import Flow
 
-_Reference = Annotated[
-    str,
-    Argument(
-        "The deployment: flow-name/name, its name alone, its id, or the start of that.",
-        metavar="DEPLOYMENT",
-    ),
-]
 _STDOUT = Path("-")
+_DEPLOYMENTS: RecordTable[Deployment] = RecordTable(
+    columns=(
+        Column("id", attrgetter("id"), is_id=True),
+        Column("name", attrgetter("full_name"), is_cut=True),
+        Column("entrypoint", attrgetter("entrypoint"), is_cut=True),
+        Column("queue", attrgetter("work_queue"), is_cut=True),
+        Column("tags", attrgetter("tags"), is_cut=True),
+        Column("updated", attrgetter("updated_at")),
+        Column("flow", attrgetter("flow_name"), is_default=False, is_cut=True),
+        Column("description", attrgetter("description"), is_default=False, is_cut=True),
+        Column("version", attrgetter("version"), is_default=False),
+        Column("parameters", lambda one: {**one.parameters}, is_default=False, is_cut=True),
+        Column("folder", attrgetter("working_directory"), is_default=False, is_cut=True),
+        Column("created", attrgetter("created_at"), is_default=False),
+    ),
+    keep=("id", "name", "queue"),
+    document=Deployment.dict,
+    reference=attrgetter("id"),
+)
 
 
 def build(
@@ -56,6 +61,7 @@ def build(
             "The flow: 'path.py:flow' or 'module:flow'; the part after the colon may be left"
             " out where there is one flow.",
             metavar="ENTRYPOINT",
+            complete="entrypoint",
         ),
     ],
     *,
@@ -65,21 +71,30 @@ def build(
     queue: Annotated[
         str,
         Option(
-            "--queue", "-q", description="The work queue that its runs wait in.", metavar="QUEUE"
+            "--queue",
+            "-q",
+            description="The work queue that its runs wait in.",
+            metavar="QUEUE",
+            complete="work-queue",
         ),
     ] = DEFAULT_WORK_QUEUE,
     param: ParamOption = None,
     params: ParamsOption = None,
     tag: Annotated[
         list[str] | None,
-        Option("--tag", description="A tag of its runs; may be repeated.", metavar="TAG"),
+        Option(
+            "--tag",
+            "-t",
+            description="A tag of its runs; may be repeated.",
+            metavar="TAG",
+            complete="tag",
+        ),
     ] = None,
     timeout: Annotated[
-        float | None,
+        Seconds | None,
         Option(
             "--timeout",
-            description="Seconds that the process of a run may take; 0 for no limit.",
-            metavar="SECONDS",
+            description="How long the process of a run may take; 0 for no limit.",
             minimum=0,
         ),
     ] = None,
@@ -89,6 +104,7 @@ def build(
             "--infra-block",
             description="The block that says what a run runs in, as it is when the run is made.",
             metavar="TYPE/NAME",
+            complete="block:infrastructure",
         ),
     ] = None,
     override: Annotated[
@@ -142,7 +158,7 @@ def build(
         tags=tag or (),
         work_queue_name=queue,
         infrastructure=infra_block,
-        infra_overrides=infrastructure | ({"timeout_seconds": timeout} if timeout else {}),
+        infra_overrides=infrastructure | _limit(timeout),
     ).record()
     path = output or Path(f"{name}-deployment.toml")
     if path == _STDOUT:
@@ -188,59 +204,39 @@ def apply(
 
 def ls(
     *,
-    flow: Annotated[
-        list[str] | None,
-        Option(
-            "--flow",
-            "-f",
-            description="Only those of the flow of this name; may be repeated.",
-            metavar="NAME",
-        ),
-    ] = None,
-    queue: Annotated[
-        str | None,
-        Option("--queue", "-q", description="Only those of this work queue.", metavar="QUEUE"),
-    ] = None,
-    as_json: JsonListOption = False,
+    flow: FlowOption = None,
+    queue: QueuesOption = None,
+    tag: TagOption = None,
+    listing: Listing,
 ) -> None:
     """List deployments by flow and name.
+
+    Columns: id, name, entrypoint, queue, tags, updated, flow, description, version, parameters,
+    folder, created.
 
     Examples:
         prefectlite deployment ls
         prefectlite deployment ls --flow etl --json
+        prefectlite deployment ls --sort -updated --limit 5
     """
-    deployments = _readable_registry().deployments.list_deployments(
-        flow_names=flow or (), work_queue=queue
-    )
-    if as_json:
-        console.out_json([deployment.dict() for deployment in deployments])
-        return
-    ids = console.id_texts([deployment.id for deployment in deployments])
-    console.out_table(
-        ["ID", "NAME", "ENTRYPOINT", "QUEUE", "TAGS", "UPDATED"],
-        [
-            [
-                id_,
-                deployment.full_name,
-                deployment.entrypoint,
-                deployment.work_queue,
-                ", ".join(deployment.tags),
-                console.moment_text(deployment.updated_at),
-            ]
-            for id_, deployment in zip(ids, deployments, strict=True)
-        ],
-        cut=["NAME", "ENTRYPOINT", "TAGS"],
-    )
+    queues, tags = {*(queue or ())}, {*(tag or ())}
+    deployments = [
+        deployment
+        for deployment in _readable_registry().deployments.list_deployments(flow_names=flow or ())
+        if (not queues or deployment.work_queue in queues)
+        and (not tags or not tags.isdisjoint(deployment.tags))
+    ]
+    show_all(deployments, _DEPLOYMENTS, listing)
 
 
-def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
+def inspect(reference: DeploymentReference, *, as_json: JsonOption = False) -> None:
     """Show a deployment.
 
     Examples:
         prefectlite deployment inspect etl/nightly
         prefectlite deployment inspect nightly --json
     """
-    deployment = _readable_registry().deployments.find_deployment(reference)
+    deployment = find_one(reference, _readable_registry().deployments.find_deployment)
     if as_json:
         console.out_json(deployment.dict())
         return
@@ -267,95 +263,14 @@ def inspect(reference: _Reference, *, as_json: JsonOption = False) -> None:
     )
 
 
-def run(
-    reference: _Reference,
-    *,
-    param: ParamOption = None,
-    params: ParamsOption = None,
-    name: RunNameOption = None,
-    tag: RunTagOption = None,
-    at: Annotated[
-        str | None,
-        Option(
-            "--at",
-            description="When it is due, with its zone: 2024-02-29T21:31:00+01:00; now if not given.",
-            metavar="TIME",
-        ),
-    ] = None,
-    after: Annotated[
-        str | None,
-        Option(
-            "--in",
-            description="How long from now it is due: 90, 45s, 3m12s, 2h, 1d.",
-            metavar="DURATION",
-        ),
-    ] = None,
-    watch: Annotated[
-        bool, Option("--watch", description="Wait for the run's end, and exit as it ended.")
-    ] = False,
-    as_json: Annotated[
-        bool,
-        Option("--json", description="Print the flow run as JSON; with --watch when it has ended."),
-    ] = False,
-) -> int:
-    """Make a flow run of a deployment, in its work queue, and print the run's id.
-
-    The parameters are those of the deployment with these in their places. They are checked if the
-    flow can be loaded here. With --watch the exit code is 0 for Completed, 1 for Failed or Crashed,
-    124 for TimedOut, 143 for Cancelled.
-
-    Examples:
-        prefectlite deployment run etl/nightly -p day=2024-02-29
-        prefectlite deployment run nightly --in 10m --name again
-        prefectlite deployment run nightly --params @etl.json --watch --json
-    """
-    from prefectlite.deployments import new_flow_run
-
-    scheduled_at = _due(at, after)
-    registry = writable_registry()
-    deployment = registry.deployments.find_deployment(reference)
-    flow_run = new_flow_run(
-        deployment,
-        _parameters(deployment, parameters_of(params), pairs("-p", param or [])),
-        name=name,
-        tags=tag or (),
-        scheduled_at=scheduled_at,
-    )
-    registry.create_flow_run(flow_run)
-    _say_created(registry, deployment, flow_run, is_later=scheduled_at is not None)
-    if not as_json:
-        console.out(flow_run.id)
-    if watch:
-        from prefectlite.liveness import is_alive
-        from prefectlite.waiting import wait_for_flow_run
-
-        agents = registry.deployments.list_agents()
-        queue = deployment.work_queue
-        if not any(queue in agent.work_queues and is_alive(agent.process) for agent in agents):
-            console.note(
-                f"no agent is going that takes runs from {queue!r}, but cron may start one"
-            )
-        console.flush()
-        try:
-            flow_run = wait_for_flow_run(registry, flow_run.id)
-        except KeyboardInterrupt:
-            console.note(
-                f"the run goes on; end it with: prefectlite flow-run cancel {flow_run.id[:8]}"
-            )
-            raise
-    if as_json:
-        console.out_json(flow_run.dict())
-    if not watch:
-        return 0
-    if not flow_run.state.is_completed():
-        tell_ending(flow_run, flow_run.state)
-    return exit_code_of(flow_run.state)
-
-
 def delete(
     references: Annotated[
         list[str],
-        Argument("Deployments: flow-name/name, names or ids.", metavar="DEPLOYMENT"),
+        Argument(
+            f"Deployments: flow-name/name, names or ids{FROM_STDIN}.",
+            metavar="DEPLOYMENT",
+            complete="deployment",
+        ),
     ],
     *,
     as_json: Annotated[
@@ -370,13 +285,18 @@ def delete(
         prefectlite deployment delete etl/nightly
     """
     tables = writable_registry().deployments
-    found = [tables.find_deployment(reference) for reference in references]
-    deployments = {deployment.id: deployment for deployment in found}
-    for deployment in deployments.values():
+    deployments = find_each(references, tables.find_deployment)
+    for deployment in deployments:
         tables.delete_deployment(deployment.id)
         console.say(f"Deleted deployment {_shown(deployment)}")
     if as_json:
-        console.out_json([deployment.dict() for deployment in deployments.values()])
+        console.out_json([deployment.dict() for deployment in deployments])
+
+
+def _limit(timeout: Seconds | None) -> dict[str, float]:
+    """Return what an infrastructure is told of the time that a process may take."""
+    # As a plain number: it is written to a file.
+    return {"timeout_seconds": float(timeout)} if timeout and math.isfinite(timeout) else {}
 
 
 def _command(deployment: Deployment) -> str:
@@ -408,81 +328,4 @@ def _say_applied(applied: Applied) -> None:
     console.say(f"{verb} deployment {_shown(deployment)}")
 
 
-def _due(at: str | None, after: str | None) -> datetime | None:
-    """Return when a run is due by its two options; None for now.
-
-    Raises:
-        UsageError: One cannot be understood, or both are given.
-    """
-    if at is not None and after is not None:
-        raise UsageError("--at and --in cannot be given together")
-    try:
-        if after is not None:
-            return now() + timedelta(seconds=duration_from_text(after))
-        return None if at is None else datetime.fromisoformat(at)
-    except (ValueError, OverflowError) as error:
-        option = f"--at {at!r}" if after is None else f"--in {after!r}"
-        raise UsageError(
-            f"{option} cannot be understood: {error}",
-            hint="such as: --at 2024-02-29T21:31:00+01:00, or --in 3m12s",
-        ) from None
-
-
-def _parameters(
-    deployment: Deployment, document: dict[str, object], texts: dict[str, str]
-) -> dict[str, object]:
-    """Return all parameters of a run, checked if the flow can be loaded here.
-
-    Args:
-        deployment: What gives those that are not given.
-        document: Values by name.
-        texts: Texts by name, which count more.
-
-    Raises:
-        UsageError: The flow can be loaded, and refuses them.
-    """
-    from prefectlite.deployment_parameters import check_parameters, json_parameters
-    from prefectlite.parameters import from_text
-
-    flow = _loaded_flow(deployment)
-    if flow is None:
-        values = {name: json_or_text(text) for name, text in texts.items()}
-    else:
-        values = from_text(flow.fn, texts)
-    parameters = {**deployment.parameters, **json_parameters({**document, **values})}
-    if flow is not None:
-        check_parameters(flow, parameters)
-    return parameters
-
-
-def _loaded_flow(deployment: Deployment) -> Flow[..., object] | None:
-    from prefectlite.deployments import load_deployed_flow
-
-    try:
-        with stdout_to_stderr():
-            return load_deployed_flow(deployment)
-    except EntrypointError as error:
-        console.note(f"the parameters are not checked, because {error}")
-        return None
-
-
-def _say_created(
-    registry: Registry, deployment: Deployment, flow_run: FlowRun, *, is_later: bool
-) -> None:
-    when = f"due at {console.moment_text(flow_run.scheduled_at)}" if is_later else "due now"
-    console.say(
-        f"Created flow run '{console.escaped(flow_run.name)}' of deployment"
-        f" '{console.escaped(deployment.full_name)}',"
-        f" {when}, in work queue '{console.escaped(deployment.work_queue)}'"
-    )
-    try:
-        queue = registry.deployments.find_work_queue(deployment.work_queue)
-    except NotFoundError:  # it was deleted, and stops nothing
-        return
-    if queue.is_paused:
-        console.note(
-            f"the work queue {queue.name!r} is paused: prefectlite work-queue resume lets it go on"
-        )
-
-
-COMMANDS = (build, apply, ls, inspect, run, delete)
+COMMANDS = (build, apply, ls, inspect, "run", delete)

@@ -3,4 +3,4 @@
 ``prefectlite flow-run``. What reads the registry writes to it only to record which processes died.
 """
 
-COMMANDS = ("ls", "inspect", "logs", "wait", "cancel", "pause", "resume", "delete")
+COMMANDS = ("ls", "inspect", "logs", "watch", "wait", "cancel", "pause", "resume", "delete")

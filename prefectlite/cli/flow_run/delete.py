@@ -2,60 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from prefectlite import console
 from prefectlite.commands import Option
 from prefectlite.errors import RunNotFinalError
-from prefectlite.listings import FlowRunReferences, writable_registry
+from prefectlite.flow_run_tables import print_runs
+from prefectlite.listings import writable_registry
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
+from prefectlite.selections import DryRunOption, FlowRunSelection
 from prefectlite.settling import settle
+from prefectlite.upkeep_records import Deleted
+
+# Of more, nobody reads the names.
+_NAMED = 20
 
 
 def delete(
-    ids: FlowRunReferences,
+    selection: FlowRunSelection,
     *,
     force: Annotated[
         bool, Option("--force", description="Delete also runs that are not in a final state.")
     ] = False,
+    dry_run: DryRunOption = False,
     as_json: Annotated[
         bool, Option("--json", description="Print a JSON list of the deleted runs.")
     ] = False,
 ) -> None:
     """Delete flow runs with their task runs, states, logs and stored results. Subflow runs stay.
 
-    Nothing is deleted unless all of them can be.
+    Nothing is deleted unless all of them can be. Of those that options describe, it is done with each
+    that has ended, with --force with all.
 
     Examples:
         prefectlite flow-run delete gigantic-cockatoo
+        prefectlite flow-run delete --state failed --until 30d --dry-run
         prefectlite flow-run delete 3f2a9c1e 77b0d4aa --force
     """
     registry = writable_registry()
     settle(registry, lambda: registry)
-    found = [registry.find_flow_run(reference) for reference in ids]
-    flow_runs = {flow_run.id: flow_run for flow_run in found}
-    for flow_run in flow_runs.values():
+    flow_runs = selection.choose(registry, lambda state: force or state.is_final())
+    if dry_run:
+        print_runs(flow_runs, as_json=as_json)
+        return
+    for flow_run in flow_runs:
         if not force and not flow_run.state.is_final():
             raise RunNotFinalError(
                 f"flow run {flow_run.name!r} is {flow_run.state.name}, which is not final",
                 hint="wait for its end, or delete it with --force",
             )
-    for flow_run in flow_runs.values():
-        _delete_with_results(registry, flow_run)
-        console.say(f"Deleted flow run '{console.escaped(flow_run.name)}' ({flow_run.id})")
+    deleted = _delete(registry, flow_runs)
     if as_json:
-        console.out_json([flow_run.dict() for flow_run in flow_runs.values()])
+        console.out_json([flow_run.dict() for flow_run in deleted])
 
 
-def _delete_with_results(registry: Registry, flow_run: FlowRun) -> None:
-    from prefectlite.results import delete_result  # no listing needs what it imports
+def _delete(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
+    """Delete flow runs, say which, also where it is interrupted, and return them."""
+    from prefectlite.deletion import delete_flow_runs  # no listing needs what it imports
+    from prefectlite.progress_bars import ProgressBar
 
-    task_runs = registry.list_task_runs(flow_run_id=flow_run.id, limit=None)
-    # First the record: a result that is left over is harmless, one that is missed is not.
-    registry.delete_flow_run(flow_run.id)
-    for run_id in (flow_run.id, *(task_run.id for task_run in task_runs)):
-        delete_result(run_id)
+    ids: set[str] = set()
+    with ProgressBar("Deleting", unit="flow runs") as bar:
+
+        def told(deleted: Deleted) -> None:
+            ids.update(deleted.flow_run_ids)
+            bar.update(len(ids), len(flow_runs))
+
+        try:
+            delete_flow_runs(registry, [flow_run.id for flow_run in flow_runs], told)
+        finally:
+            bar.clear()
+            found = [flow_run for flow_run in flow_runs if flow_run.id in ids]
+            for flow_run in found[:_NAMED]:
+                console.say(f"Deleted flow run '{console.escaped(flow_run.name)}' ({flow_run.id})")
+            if len(found) > _NAMED or len(found) < len(flow_runs):
+                console.say(f"Deleted flow runs: {len(found)} of {len(flow_runs)}")
+    return found
 
 
 COMMANDS = (delete,)

@@ -6,51 +6,60 @@ from typing import Annotated
 
 from prefectlite import console
 from prefectlite.clock import duration_text
-from prefectlite.commands import Option
+from prefectlite.commands import Option, Seconds
 from prefectlite.endings import TIMED_OUT, exit_code_of, tell_ending
-from prefectlite.listings import FlowRunReferences, JsonListOption, settled_registry
+from prefectlite.listings import JsonListOption, settled_registry
 from prefectlite.records import FlowRun
+from prefectlite.selections import FlowRunSelection, note_unknown_states
 from prefectlite.settling import wait_for_supervisor
 from prefectlite.states import State
 from prefectlite.waiting import wait_for_flow_runs
 
 
 def wait(
-    ids: FlowRunReferences,
+    selection: FlowRunSelection,
     *,
     any_of_them: Annotated[
         bool, Option("--any", description="Return when one of them has; else all must.")
     ] = False,
-    until: Annotated[
+    awaited: Annotated[
         str | None,
         Option(
             "--for",
             description="Wait for this state, by its name or type, instead of a final one.",
             metavar="STATE",
+            complete="state",
         ),
     ] = None,
     timeout: Annotated[
-        float | None,
-        Option("--timeout", description="Wait no longer than this.", metavar="SECONDS", minimum=0),
+        Seconds | None, Option("--timeout", description="Wait no longer than this.", minimum=0)
     ] = None,
     as_json: JsonListOption = False,
 ) -> int:
     """Wait until flow runs have ended, and exit with the code that says how.
 
     Of several it is the code of the first in their order that is not 0. It is 124 where the time
-    is over first, and 1 where a run has ended and will never be in the state that was asked for.
+    is over first, and 1 where a run has ended and will never be in the state that was asked for. Of
+    those that options describe, it is waited for each that has not ended by now.
 
     Examples:
         prefectlite flow-run wait gigantic-cockatoo && echo done
-        prefectlite flow-run wait 3f2a9c1e --for running --timeout 60
+        prefectlite flow-run wait 3f2a9c1e --for running --timeout 60s
+        prefectlite flow-run wait --flow my-flow --any --timeout 10m
     """
     registry = settled_registry()
-    asked = [registry.find_flow_run(reference).id for reference in ids]
-    needed = 1 if any_of_them else len(asked)
+    chosen = selection.choose(registry, lambda state: not state.is_final())
+    if not chosen:
+        if as_json:
+            console.out_json([])
+        return 0
+    if awaited is not None:
+        note_unknown_states([awaited])
+    needed = 1 if any_of_them else len(chosen)
     flow_runs = wait_for_flow_runs(
         registry,
-        asked,
-        until=lambda state: _is_in(state, until),
+        [run.id for run in chosen],
+        until=lambda state: _is_in(state, awaited),
         timeout_seconds=timeout,
         needed=needed,
     )
@@ -58,19 +67,19 @@ def wait(
         wait_for_supervisor(flow_run)
     if as_json:
         console.out_json([flow_run.dict() for flow_run in flow_runs])
-    reached = [run for run in flow_runs if run.state.is_final() or _is_in(run.state, until)]
+    reached = [run for run in flow_runs if run.state.is_final() or _is_in(run.state, awaited)]
     if len(reached) < needed:
-        _tell_unreached(flow_runs, until, timeout)
+        _tell_unreached(flow_runs, awaited, timeout)
         return TIMED_OUT
-    codes = [_code(run, until) for run in reached]
+    codes = [_code(run, awaited) for run in reached]
     return next(filter(None, codes), 0)
 
 
-def _tell_unreached(flow_runs: list[FlowRun], until: str | None, timeout: float | None) -> None:
+def _tell_unreached(flow_runs: list[FlowRun], awaited: str | None, timeout: float | None) -> None:
     """Say which runs have not come to where they were waited for."""
     for flow_run in flow_runs:
         state = flow_run.state
-        if state.is_final() or _is_in(state, until):
+        if state.is_final() or _is_in(state, awaited):
             continue
         hint = f"prefectlite flow-run resume {flow_run.id[:8]}" if state.is_paused() else None
         still = f"flow run {flow_run.name!r} is still {state.name}"
@@ -82,10 +91,10 @@ def _is_in(state: State, word: str | None) -> bool:
     return word is not None and word.upper() in (state.type, state.name.upper())
 
 
-def _code(flow_run: FlowRun, until: str | None) -> int:
+def _code(flow_run: FlowRun, awaited: str | None) -> int:
     """Return the exit code for a run that was waited for, and say why it is not 0."""
     state = flow_run.state
-    if _is_in(state, until) or (until is None and state.is_completed()):
+    if _is_in(state, awaited) or (awaited is None and state.is_completed()):
         return 0
     tell_ending(flow_run, state)
     return exit_code_of(state) or 1
