@@ -100,6 +100,16 @@ def delete_document(type_: str, name: str) -> None:
         _remove_unused(tables)
 
 
+def remove_unused_secrets() -> None:
+    """Remove the files of secrets that no block names.
+
+    Raises:
+        OutputError: One cannot be removed.
+    """
+    with writing():
+        _remove_unused(open_registry(PREFECTLITE_REGISTRY.value()).blocks)
+
+
 def reference_parts(reference: str) -> tuple[str, str]:
     """Return the type and the name that ``type/name`` is made of.
 

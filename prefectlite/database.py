@@ -28,15 +28,14 @@ from weakref import WeakSet
 
 from prefectlite.clock import monotonic
 from prefectlite.errors import (
-    RegistryCorruptError,
     RegistryError,
-    RegistryNewerError,
     RegistryReadOnlyError,
     RegistryUnavailableError,
 )
 from prefectlite.filesystems import SAFE_TYPES, filesystem_type
 from prefectlite.locks import WriteGate
 from prefectlite.rows import storable
+from prefectlite.schemas import Schema
 from prefectlite.settings import (
     PREFECTLITE_ALLOW_NETWORK_FILESYSTEM,
     PREFECTLITE_REGISTRY_LOCK_SECONDS,
@@ -47,8 +46,6 @@ from prefectlite.states import FINAL, StateType
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-#: Marks the file as ours in its header ("pflt"); see ``PRAGMA application_id``.
-APPLICATION_ID = 0x70666C74
 # By count and not by size, because a PASSIVE checkpoint does not shrink the log: by size it would
 # run at every commit from the first time on. 300 commits are about 5 MB of log.
 # More of them save little (the time goes into syncing those bytes) and keep others waiting longer.
@@ -76,18 +73,25 @@ class Database:
         migrations: The folder of ``0001_*.sql``, ``0002_*.sql`` ...; each is one transaction.
         schema_version: The number of the last migration, so that none need be listed to open.
         read_only: Never write. A file that does not exist is then an empty one, in memory.
+        migrates: Whether a reader has an older file brought to the newest schema.
 
     Raises:
         RegistryError: It cannot be opened; the subclass and the hint say why.
     """
 
     def __init__(
-        self, path: Path, *, migrations: Path, schema_version: int, read_only: bool = False
+        self,
+        path: Path,
+        *,
+        migrations: Path,
+        schema_version: int,
+        read_only: bool = False,
+        migrates: bool = True,
     ) -> None:
         self.path = path
         self.read_only = read_only
-        self._migrations = migrations
-        self._schema_version = schema_version
+        self.schema = Schema(path, migrations, schema_version)
+        self._migrates = migrates
         self._log = path.with_name(path.name + "-wal")
         self._connection: sqlite3.Connection | None = None
         self._gate: WriteGate | None = None
@@ -111,6 +115,29 @@ class Database:
         except (sqlite3.Error, OSError) as error:
             raise translated(self.path, error) from error
 
+    def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do what only reads and takes more than one SELECT; other threads wait meanwhile."""
+        try:
+            with self._lock:
+                return work(self._connected())
+        except (sqlite3.Error, OSError) as error:
+            raise translated(self.path, error) from error
+
+    def maintain(self, *statements: str) -> None:
+        """Execute what cannot be in a transaction, such as VACUUM, while nobody else writes."""
+
+        def execute(connection: sqlite3.Connection) -> None:
+            gate = self._writable_gate()
+            try:
+                gate.enter()
+                self._check_identity()
+                for statement in statements:
+                    connection.execute(statement).fetchall()
+            finally:
+                gate.leave()
+
+        self.use(execute)
+
     def version(self) -> tuple[int, int]:
         """Return what is different once another connection has committed something.
 
@@ -124,7 +151,7 @@ class Database:
                 ((number,),) = connection.execute("PRAGMA data_version").fetchall()
                 seen = self._opened, number  # each connection has a count of its own
                 if seen != self._seen:
-                    self._version(connection)
+                    self.schema.version_of(connection)
                     self._seen = seen
                 return seen
         except (sqlite3.Error, OSError) as error:
@@ -220,9 +247,7 @@ class Database:
         *,
         is_due: bool,
     ) -> T:
-        gate = self._gate
-        if gate is None:
-            raise RegistryReadOnlyError(f"the registry {self.path} has no write gate")
+        gate = self._writable_gate()
         try:
             gate.enter()
             if is_due or monotonic() >= self._look_at:
@@ -246,6 +271,11 @@ class Database:
             return result
         finally:
             gate.leave()
+
+    def _writable_gate(self) -> WriteGate:
+        if self._gate is None:
+            raise RegistryReadOnlyError(f"the registry {self.path} has no write gate")
+        return self._gate
 
     def _checkpoint(self, connection: sqlite3.Connection) -> None:
         # It fails where the disk is full, say; but what was committed is safe in the log, and an
@@ -284,7 +314,7 @@ class Database:
                 connection = sqlite3.connect(
                     ":memory:", isolation_level=None, check_same_thread=False
                 )
-                self._migrate(connection, 0)
+                self.schema.migrate(connection, 0)
                 return connection
             return self._open_reader() if self.read_only else self._open_writer()
         except (sqlite3.Error, OSError) as error:
@@ -333,7 +363,7 @@ class Database:
     def _open_reader(self) -> sqlite3.Connection:
         connection = self._connect("ro")
         try:
-            version = self._version(connection)
+            version = self.schema.version_of(connection)
         except sqlite3.OperationalError:
             connection.close()
             # A reader of a write-ahead log needs to write its index. Where it may not, and there
@@ -341,11 +371,11 @@ class Database:
             if self._log.exists() and self._log.stat().st_size:
                 raise
             connection = self._connect("ro&immutable=1")
-            version = self._version(connection)
-        if version < self._schema_version:
+            version = self.schema.version_of(connection)
+        if version < self.schema.version and self._migrates:
             connection.close()
             Database(
-                self.path, migrations=self._migrations, schema_version=self._schema_version
+                self.path, migrations=self.schema.migrations, schema_version=self.schema.version
             ).close()
             connection = self._connect("ro")
         return connection
@@ -367,30 +397,11 @@ class Database:
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 
-    def _version(self, connection: sqlite3.Connection) -> int:
-        """Return the schema version of the file, which must be a registry or empty."""
-        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-        ((application,),) = connection.execute("PRAGMA application_id").fetchall()
-        if application != APPLICATION_ID:
-            ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
-            if application or tables:
-                raise RegistryCorruptError(
-                    f"{self.path} is a database of another program",
-                    hint="set PREFECTLITE_HOME to another folder",
-                )
-        if version > self._schema_version:
-            raise RegistryNewerError(
-                f"the registry {self.path} has schema {version}; this version of prefectlite"
-                f" knows {self._schema_version}",
-                hint="upgrade it: pip install --upgrade prefectlite",
-            )
-        return int(version)
-
     def _prepare(self, connection: sqlite3.Connection, gate: WriteGate) -> None:
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("PRAGMA synchronous=NORMAL")
         ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
-        if self._version(connection) == self._schema_version and mode == "wal":
+        if self.schema.version_of(connection) == self.schema.version and mode == "wal":
             return
         try:
             gate.enter()
@@ -398,21 +409,9 @@ class Database:
             ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
             if mode != "wal":
                 connection.execute("PRAGMA journal_mode=WAL").fetchall()
-            self._migrate(connection, self._version(connection))
+            self.schema.migrate(connection, self.schema.version_of(connection))
         finally:
             gate.leave()
-
-    def _migrate(self, connection: sqlite3.Connection, version: int) -> None:
-        if version == self._schema_version:
-            return
-        for script in sorted(self._migrations.glob("*.sql")):
-            number = int(script.name[:4])
-            if number > version:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE;\n{script.read_text(encoding='utf-8')}\n"
-                    f"PRAGMA application_id={APPLICATION_ID};\n"
-                    f"PRAGMA user_version={number};\nCOMMIT;"
-                )
 
     def damaged(self, error: Exception) -> RegistryError:
         """Return the error for a row that makes no sense."""

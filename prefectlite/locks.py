@@ -20,6 +20,7 @@ from prefectlite.errors import RegistryLockTimeoutError
 # cost less than the thread that is needed to wait for it in line with a deadline.
 _NAPS = 20
 _NAP_SECONDS = 0.0001
+_LOOK_SECONDS = 0.01
 
 
 class WriteGate:
@@ -104,6 +105,30 @@ class WriteGate:
             if monotonic() > deadline:
                 return False
         return True
+
+
+def gate_holder(path: Path, *, patience_seconds: float) -> int | None:
+    """Return the PID of the process that holds a gate for longer than some time; None for nobody.
+
+    0 stands for a process that is not known. It never keeps anybody from the gate for long.
+
+    Raises:
+        OSError: There is no such gate, or it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        deadline = monotonic() + patience_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if monotonic() >= deadline:
+                    return _holder(descriptor) or 0
+                time.sleep(_LOOK_SECONDS)
+            else:
+                return None
+    finally:
+        os.close(descriptor)
 
 
 class _Claim:

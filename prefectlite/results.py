@@ -123,17 +123,24 @@ def load_result(key: str) -> object:
     return value
 
 
-def delete_result(key: str) -> None:
-    """Delete what is stored under a key, if anything is.
+def delete_results(keys: Iterable[str]) -> None:
+    """Delete what is stored under keys, where anything is.
 
     Raises:
-        ResultNotStoredError: The file is there and cannot be deleted.
+        ResultNotStoredError: A file is there and cannot be deleted; those of the other keys are.
     """
-    path = _path(key)
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise ResultNotStoredError(f"{path} cannot be deleted: {error.strerror}") from error
+    problem: OSError | None = None
+    folder = results_folder()
+    for key in keys:
+        try:
+            # One for every task run of a registry, mostly in vain.
+            os.unlink(f"{folder}/{_name(key)}")  # noqa: PTH108 - pathlib costs as much again
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problem = error
+    if problem is not None:
+        raise ResultNotStoredError(f"{problem.filename} cannot be deleted: {problem.strerror}")
 
 
 def task_input_hash(context: _HasTask, parameters: Mapping[str, object]) -> str | None:
@@ -168,10 +175,18 @@ def hash_objects(*values: object, **named: object) -> str | None:
         return None
 
 
+def results_folder() -> Path:
+    """Return where the results are; it may not exist yet."""
+    return PREFECTLITE_HOME.value() / "results"
+
+
 def _path(key: str) -> Path:
+    return results_folder() / _name(key)
+
+
+def _name(key: str) -> str:
     is_safe = 0 < len(key) <= _SAFE_CHARACTERS and _SAFE.issuperset(key)
-    name = key if is_safe else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-    return PREFECTLITE_HOME.value() / "results" / name
+    return key if is_safe else hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _pickled(value: object) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from prefectlite import database
 from prefectlite.database import Database, Where
 from prefectlite.errors import RegistryCorruptError, RegistryReadOnlyError, RegistryUnavailableError
+from prefectlite.schemas import APPLICATION_ID
 
 DEADLINE_SECONDS = 60
 
@@ -190,9 +191,7 @@ def test_a_file_whose_journal_is_of_another_kind_is_set_right_once(path, migrati
     path.parent.mkdir(parents=True)
     made = sqlite3.connect(path)
     made.executescript((migrations / "0001_first.sql").read_text())
-    made.executescript(
-        f"PRAGMA application_id = {database.APPLICATION_ID}; PRAGMA user_version = 1;"
-    )
+    made.executescript(f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
     made.close()
     notes = Database(path, migrations=migrations, schema_version=1)
     assert notes.read("PRAGMA journal_mode") == [("wal",)]

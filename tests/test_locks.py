@@ -9,7 +9,7 @@ import pytest
 
 from prefectlite import locks
 from prefectlite.errors import RegistryLockTimeoutError
-from prefectlite.locks import WriteGate
+from prefectlite.locks import WriteGate, gate_holder
 
 DEADLINE_SECONDS = 60
 
@@ -198,7 +198,7 @@ def test_an_interrupted_wait_leaves_the_gate_to_others(gates, monkeypatch):
 COUNTER = """
 import sys
 from pathlib import Path
-from prefectlite.locks import WriteGate
+from prefectlite.locks import WriteGate, gate_holder
 folder = Path(sys.argv[1])
 gate = WriteGate(folder / "registry.lock", timeout_seconds=60)
 counter = folder / "counter"
@@ -226,7 +226,7 @@ def test_processes_take_turns(tmp_path, start_python):
 HOLDER = """
 import os, sys
 from pathlib import Path
-from prefectlite.locks import WriteGate
+from prefectlite.locks import WriteGate, gate_holder
 gate = WriteGate(Path(sys.argv[1]), timeout_seconds=60)
 gate.enter()
 print(os.getpid(), flush=True)
@@ -257,3 +257,27 @@ def wait_for(condition):
             return
         turn.wait(0.001)
     raise AssertionError("it never came")
+
+
+def test_who_keeps_others_from_a_gate_is_known(gates, tmp_path):
+    gate = gates()
+    path = tmp_path / "registry.lock"
+    assert gate_holder(path, patience_seconds=0) is None
+    gate.enter()
+    assert gate_holder(path, patience_seconds=0) == os.getpid()
+    gate.leave()
+    assert gate_holder(path, patience_seconds=0) is None
+    assert gates().try_enter()
+
+
+def test_who_has_a_gate_for_a_moment_keeps_nobody_from_it(gates, tmp_path, monkeypatch):
+    gate = gates()
+    gate.enter()
+    monkeypatch.setattr(locks.time, "sleep", lambda _: gate.leave())
+    assert gate_holder(tmp_path / "registry.lock", patience_seconds=DEADLINE_SECONDS) is None
+
+
+def test_to_ask_for_a_gate_that_is_not_there_does_not_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        gate_holder(tmp_path / "missing.lock", patience_seconds=0)
+    assert not (tmp_path / "missing.lock").exists()

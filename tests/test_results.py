@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from prefectlite import results
 from prefectlite.errors import ResultNotStoredError
 from prefectlite.results import (
-    delete_result,
+    delete_results,
     hash_objects,
     load_result,
     store_result,
@@ -146,9 +146,9 @@ def test_a_folder_that_cannot_be_made_is_an_error(home):
 def test_a_missing_result_is_an_error_and_can_be_deleted():
     with pytest.raises(ResultNotStoredError, match="no stored result 'a'"):
         load_result("a")
-    delete_result("a")
+    delete_results(["a"])
     store_result("a", 1)
-    delete_result("a")
+    delete_results(["a"])
     with pytest.raises(ResultNotStoredError, match="no stored result 'a'"):
         load_result("a")
 
