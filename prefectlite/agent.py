@@ -32,6 +32,7 @@ from prefectlite.liveness import is_alive, own_identity
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
+from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settling import settle, settle_unlaunched
 from prefectlite.states import Scheduled
 
@@ -82,6 +83,7 @@ class Service:
         self._tell = tell
         self._enforcements: dict[str, tuple[Enforcement, float]] = {}
         self._taken: list[FlowRun] = []
+        self._launched: set[str] = set()
         self._told: set[str] = set()
         self._has_more = False
         self._back_off_seconds = 0.0
@@ -132,6 +134,7 @@ class Service:
             _pause(0.0)
             mark = self._registry.change_mark()
             seconds = self._round()
+            self._tell_ended()
             self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
         except RegistryNewerError:
             raise
@@ -200,7 +203,7 @@ class Service:
     def _find_cancellations(self) -> None:
         """Note which runs are to end: those of its queues, and those that are in none."""
         served = {None, *self._agent.work_queues}
-        found = self._registry.list_flow_runs(states=["cancelling"], limit=None)
+        found = self._registry.list_flow_runs(FlowRunFilter(states=["cancelling"]), limit=None)
         for flow_run in found:
             if flow_run.work_queue in served and flow_run.id not in self._enforcements:
                 self._enforcements[flow_run.id] = Enforcement(self._registry, flow_run.id), 0.0
@@ -235,9 +238,23 @@ class Service:
                 self._enforcements[flow_run_id] = enforcement, monotonic() + seconds
 
     def _tell_cancelled(self, flow_run_id: str) -> None:
+        self._launched.discard(flow_run_id)
         with suppress(PrefectLiteError):  # it was deleted
             flow_run = self._registry.find_flow_run(flow_run_id)
             self._tell(f"Flow run {flow_run.name!r} is {flow_run.state}")
+
+    def _tell_ended(self) -> None:
+        """Tell how those of the launched runs ended that have since the last time."""
+        if not self._launched:
+            return
+        ended = self._launched - {run.id for run in self._registry.list_begun_flow_runs()}
+        self._launched -= ended
+        for flow_run_id in ended:
+            with suppress(NotFoundError):  # it was deleted
+                flow_run = self._registry.find_flow_run(flow_run_id)
+                if flow_run.state.is_final():
+                    told = f"Flow run {flow_run.name!r} is {flow_run.state}"
+                    self._tell(f"{told}, after {duration_text(flow_run.duration_seconds or 0)}")
 
     def _launch_due(self) -> None:
         """Take some of what is due and launch it, until something is in the way."""
@@ -265,6 +282,7 @@ class Service:
             self._tell(f"{error}; trying again in {duration_text(seconds)}")
             self._release(str(error))
         else:
+            self._launched.add(launched.id)
             where = launched.infrastructure_pid or launched.state
             self._tell(f"Launched flow run {launched.name!r} ({launched.id}): {where}")
 
