@@ -15,6 +15,7 @@ SAFE_TYPES = frozenset(
     | {"apfs", "hfs", "ufs", "ntfs", "ntfs3"}
 )
 MOUNTS = Path("/proc/self/mountinfo")
+_OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
 def filesystem_type(path: Path, *, mounts: Path | None = None) -> str | None:
@@ -39,6 +40,14 @@ def filesystem_type(path: Path, *, mounts: Path | None = None) -> str | None:
         if _holds(point, str(path)) and len(point) >= len(best[0]):
             best = (point, after.split(" ")[0])
     return best[1]
+
+
+def is_open_already(path: str) -> bool:
+    """Return whether a path names a file by the process that has it open, such as ``/dev/stdout``.
+
+    There may be more in it than what this process writes: it is not to be replaced or emptied.
+    """
+    return path.startswith(_OPEN_FILES)
 
 
 def _holds(point: str, path: str) -> bool:

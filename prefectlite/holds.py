@@ -41,7 +41,7 @@ def hold_while_paused(context: RunContext) -> Steps[FlowRun]:
     flow = context.flow_run_context
     flow.flow_run = flow_run = flow.registry.find_flow_run(flow.flow_run.id)
     while flow_run.state.is_paused():
-        logs.record(context, logging.INFO, _TOLD.format(flow_run.id))
+        logs.record(context, logging.WARNING, _TOLD.format(flow_run.id))
         version = flow_run.state_version
         pause = flow.registry.pauses.find_pause(flow_run.id, state_version=version)
         flow_run = yield from hold(context, pause or Pause(state_version=version))

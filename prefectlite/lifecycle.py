@@ -36,7 +36,13 @@ from prefectlite.interruptions import (
 )
 from prefectlite.liveness import own_identity
 from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
-from prefectlite.outcomes import crashed_state, failed_state, timed_out_state, user_traceback
+from prefectlite.outcomes import (
+    TRACEBACK_HEADING,
+    crashed_state,
+    failed_state,
+    timed_out_state,
+    user_traceback,
+)
 from prefectlite.records import FlowRun, ProcessIdentity, TaskRun
 from prefectlite.retries import delay_before
 from prefectlite.states import (
@@ -309,7 +315,7 @@ def log_failure(context: RunContext, error: object) -> None:
     if getattr(error, _LOGGED, False):
         return
     trace = user_traceback(error)
-    logs.record(context, logging.ERROR, f"Encountered exception during execution:\n{trace}")
+    logs.record(context, logging.ERROR, f"{TRACEBACK_HEADING}{trace}")
     try:
         setattr(error, _LOGGED, True)
     except AttributeError:  # a class with slots; its traceback is then told twice

@@ -222,6 +222,7 @@ class _Console:
     """How lines are shown."""
 
     mark = ""
+    level = logging.NOTSET
 
 
 def mark_lines() -> None:
@@ -229,9 +230,19 @@ def mark_lines() -> None:
     _Console.mark = _MARK
 
 
+def show_from(level: int) -> None:
+    """Show from now on only what has at least this level; everything is recorded all the same."""
+    _Console.level = level
+
+
+def shown_level() -> int:
+    """Return the least level that is shown."""
+    return _Console.level
+
+
 def _show(run: RunContext | None, logger: str, level: int, message: str, created: float) -> None:
     stream = sys.stderr
-    if stream is None:
+    if stream is None or level < _Console.level:
         return
     if run is None or logger == engine_logger.name:
         source = logger

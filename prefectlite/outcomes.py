@@ -17,6 +17,8 @@ from prefectlite.interruptions import TerminationSignal, WorkerDiedError
 from prefectlite.states import Completed, Crashed, Failed, State, Tally, TimedOut
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
+#: What the log line begins with that tells the traceback of a run.
+TRACEBACK_HEADING = "Encountered exception during execution:\n"
 _PACKAGE = os.path.dirname(__file__) + os.sep  # noqa: PTH120 - pathlib would be a cost at start-up
 _EXAMPLES = os.path.join(_PACKAGE, "examples")  # noqa: PTH118 - as above
 

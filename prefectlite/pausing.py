@@ -253,7 +253,8 @@ def _begun(
         from prefectlite.run_inputs import usage
 
         command = f"{command} {usage(wanted.input_schema)}".rstrip()
-    logs.record(context, logging.INFO, f"Paused. To resume: {command}")
+    # A person has to act: what shows warnings alone shows this, too.
+    logs.record(context, logging.WARNING, f"Paused. To resume: {command}")
     flow.registry.flush_logs()  # here, not by the writer in the background: nothing may follow for hours
     return flow.registry.pauses.find_pause(paused.id, state_version=paused.state_version)
 

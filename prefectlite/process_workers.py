@@ -71,7 +71,10 @@ class ProcessWorker:
         ours, theirs = context.Pipe()
         self._connection: Connection = ours
         self._process: BaseProcess = context.Process(
-            target=_serve, args=(theirs,), name="prefectlite-task", daemon=False
+            target=_serve,
+            args=(theirs, logs.shown_level()),
+            name="prefectlite-task",
+            daemon=False,
         )
         self._process.start()
         theirs.close()
@@ -232,12 +235,13 @@ def _exit_text(process: BaseProcess) -> str:
         return f"killed by signal {-code}"
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, shown_level: int) -> None:
     """Run orders until the parent closes the connection; the child's main function."""
     # Ctrl-C reaches the whole foreground group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="prefectlite-parent", daemon=True).start()
     logs.set_up()
+    logs.show_from(shown_level)
     prints.capture()
     follow_threads()
     connection.send_bytes(b"ready")

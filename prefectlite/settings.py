@@ -30,7 +30,7 @@ def child_environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 def variable(name: str) -> str | None:
-    """Return what the environment has by a name that a person gave; None where it has nothing."""
+    """Return what the environment has by a name that is no setting's; None where it has nothing."""
     return os.environ.get(name)
 
 
@@ -160,6 +160,27 @@ NO_COLOR = Setting(
 TERM = Setting(
     "TERM",
     "The terminal's type; 'dumb' has no colour.",
+    parse=str,
+    default=str,
+    reach=Reach.INTERNAL,
+)
+GITHUB_ACTIONS = Setting(
+    "GITHUB_ACTIONS",
+    "'true' in a step of GitHub Actions; set by its runner.",
+    parse=lambda text: text == "true",
+    default=lambda: False,
+    reach=Reach.INTERNAL,
+)
+GITHUB_STEP_SUMMARY = Setting(
+    "GITHUB_STEP_SUMMARY",
+    "The file that a step of GitHub Actions appends its summary to; set by its runner.",
+    parse=str,
+    default=str,
+    reach=Reach.INTERNAL,
+)
+GITHUB_WORKSPACE = Setting(
+    "GITHUB_WORKSPACE",
+    "The folder that GitHub Actions has checked the code out to; set by its runner.",
     parse=str,
     default=str,
     reach=Reach.INTERNAL,
