@@ -1,6 +1,7 @@
 """The entry point: ``prefectlite`` and ``python -m prefectlite``.
 
-It answers ``--version`` by itself, without any import, and hands everything else to ``cli``.
+It answers ``--version`` by itself, without any import, hands to ``completion`` what a shell asks at TAB,
+and everything else to ``cli``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ def main() -> int:
                 pass  # a stdout that is closed or full: the long way knows what to say
             else:
                 return 0
+        if arguments[:1] == ["__complete"]:
+            from prefectlite.completion import answer
+
+            return answer(arguments[1:])
         from prefectlite.cli import main as run_command_line
 
         return run_command_line(arguments)
