@@ -1,13 +1,13 @@
 """The help of the program, of a group and of a command, as text.
 
-``cli`` only, and only where help is asked for. It is made of the same declarations that the arguments
-are read by, and the man pages too; nothing of it is written twice. It must never print.
+``cli`` only where help is asked for, and ``manuals``. It is made of the same declarations that the
+arguments are read by; nothing of it is written twice. It must never print.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from prefectlite.argument_reading import HELP, PROGRAM
 from prefectlite.commands import Function, Group, Parameter, documentation, parameters
@@ -17,9 +17,15 @@ _WIDEST = 100
 # A description has at least so many columns beside its name; else it goes below.
 _NARROWEST = 24
 _INDENT = 2
+_HANGING = 6
 _GAP = 2
+# Stands for a space at which no line is broken; no name has it.
+_UNBROKEN = "\0"
 # A name that is longer has its description below it, instead of pushing all others to the right.
 _LONGEST_NAME = 32
+
+#: What is said of the option that shows help.
+HELP_TEXT = "Show this help and exit."
 
 Rows = Sequence[tuple[str, str]]
 #: Shows a heading as one.
@@ -43,7 +49,8 @@ class Help:
         text = documentation(function)
         declared = parameters(function)
         placed = [parameter for parameter in declared if not parameter.names]
-        usage = " ".join([*words, "[OPTIONS]", *map(placed_text, placed)])
+        needed = [f"{p.label} {p.metavar}" for p in declared if p.names and p.is_required]
+        usage = [*words, "[OPTIONS]", *needed, *map(placed_text, placed)]
         return self._joined(
             self._usage(usage),
             *map(self._wrapped, [text.summary, *text.prose]),
@@ -55,7 +62,7 @@ class Help:
     def of_group(self, words: Sequence[str], group: Group) -> str:
         """Return the help of a group."""
         return self._joined(
-            self._usage(" ".join([*words, "COMMAND ..."])),
+            self._usage([*words, "COMMAND ..."]),
             self._wrapped(group.description),
             self._section("Commands", [*command_rows(group)]),
             self._wrapped(f"{' '.join([PROGRAM, *words, 'COMMAND', HELP[1]])} explains each."),
@@ -70,7 +77,7 @@ class Help:
             ends: Exit codes, and what each means.
         """
         return self._joined(
-            self._usage("[OPTIONS] COMMAND ..."),
+            self._usage(["[OPTIONS]", "COMMAND ..."]),
             self._wrapped(documentation(options).summary),
             self._section("Commands", [*command_rows(commands)]),
             self._options(parameters(options)),
@@ -78,22 +85,27 @@ class Help:
             self._wrapped(f"{PROGRAM} COMMAND {HELP[1]} explains each command."),
         )
 
-    def _usage(self, text: str) -> str:
-        lines = self._filled(f"{PROGRAM} {text}", self._columns - _INDENT)
-        return "\n".join([self._emphasis("Usage:"), *(" " * _INDENT + line for line in lines)])
+    def _usage(self, parts: Sequence[str]) -> str:
+        """Return how it is called; a part is broken only where it is wider than a line."""
+        room = self._columns - _HANGING
+        whole = (p.replace(" ", _UNBROKEN) if len(p) <= room else p for p in (PROGRAM, *parts))
+        first, *rest = self._filled(" ".join(whole), room)
+        lines = [" " * _INDENT + first, *(" " * _HANGING + line for line in rest)]
+        return "\n".join([self._emphasis("Usage:"), *lines]).replace(_UNBROKEN, " ")
 
     def _options(self, declared: Sequence[Parameter]) -> str:
         rows = [(option_text(p), described(p)) for p in declared if p.names]
-        return self._section("Options", [*rows, (", ".join(HELP), "Show this help and exit.")])
+        return self._section("Options", [*rows, (", ".join(HELP), HELP_TEXT)])
 
     def _section(self, title: str, rows: Rows) -> str:
         if not rows:
             return ""
         longest = max((len(name) for name, _ in rows if len(name) <= _LONGEST_NAME), default=0)
         indent = _INDENT + longest + _GAP
-        if self._columns - indent < _NARROWEST:
-            indent = 2 * _INDENT
         lines = [self._emphasis(f"{title}:")]
+        if self._columns - indent < _NARROWEST:
+            lines += self._stacked(rows)
+            return "\n".join(lines)
         for name, description in rows:
             told = self._filled(description, self._columns - indent)
             first = f"{' ' * _INDENT}{name}"
@@ -105,6 +117,14 @@ class Help:
                 ]
             lines += [f"{' ' * indent}{line}" for line in told]
         return "\n".join(lines)
+
+    def _stacked(self, rows: Rows) -> Iterator[str]:
+        """Yield the lines of rows whose names have what is said of them below."""
+        for name, description in rows:
+            for line in self._filled(name.strip(), self._columns - _INDENT):
+                yield " " * _INDENT + line
+            for line in self._filled(description, self._columns - _HANGING):
+                yield " " * _HANGING + line
 
     def _lines(self, title: str, texts: Sequence[str]) -> str:
         """Return a section of lines that are not wrapped, so that they can be copied."""
