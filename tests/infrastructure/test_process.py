@@ -20,7 +20,6 @@ from prefectlite.errors import (
 from prefectlite.infrastructure import load_infrastructure, process
 from prefectlite.infrastructure.process import Process
 from prefectlite.launching import launch
-from prefectlite.run_filters import FlowRunFilter
 from prefectlite.run_folders import RunFolder, run_folders
 from prefectlite.states import Cancelled
 
@@ -231,8 +230,8 @@ def test_what_is_streamed_is_shown_by_the_launcher_and_in_the_log_once(
     )
     run = replace(made, id=made.id[:-4] + "beef")
     launcher = start_python(STREAMS, made.id, run.id)
-    completed = FlowRunFilter(states=["completed"])
-    launches.until(lambda: launches.registry.list_flow_runs(completed), "its end")
+    runs = launches.registry.list_flow_runs
+    launches.until(lambda: any(one.ended_at for one in runs()), "its end")
     assert launches.ended(run).state.is_completed()
     out, error = launcher.process.communicate("go\n", timeout=30)
     assert launcher.process.returncode == 0, error
