@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from prefectlite.commands import Function, Parameter, arranged, parameters
 from prefectlite.errors import UsageError
+from prefectlite.names import near_hint
 
 PROGRAM = "prefectlite"
 HELP = ("-h", "--help")
@@ -51,18 +52,6 @@ def read_leading_options(
     reading = _Reading(function, arguments, "")
     rest = reading.read_options()
     return None if rest is None else (reading.values(), rest)
-
-
-def near_names(word: str, names: Collection[str]) -> str | None:
-    """Return a hint that names what a person may have meant; None where nothing is near."""
-    from difflib import get_close_matches  # where something is wrong
-
-    begun = [name for name in sorted(names) if word.strip("-") and name.startswith(word)]
-    found = (begun or get_close_matches(word, [*names]))[:3]
-    if not found:
-        return None
-    last = f" or {found[-1]}" if len(found) > 1 else found[-1]
-    return f"did you mean {', '.join(found[:-1])}{last}?"
 
 
 def shown(text: str) -> str:
@@ -141,7 +130,7 @@ class _Reading:
                 raise UsageError(f"no such option: {name}", hint=STANDS_BEFORE)
             known = [name for name in (*self._options, HELP[1]) if name.startswith("--")]
             raise UsageError(
-                f"no such option: {shown(name)[1:-1]}", hint=near_names(name, known) or self._see
+                f"no such option: {shown(name)[1:-1]}", hint=near_hint(name, known) or self._see
             )
         return option
 
@@ -179,7 +168,7 @@ class _Reading:
         try:
             return parameter.convert(text)
         except ValueError as error:
-            hint = near_names(text, parameter.choices) or self._see
+            hint = near_hint(text, parameter.choices) or self._see
             raise UsageError(f"{parameter.label}: {error}", hint=hint) from error
 
     def _error(self, message: str) -> UsageError:

@@ -14,6 +14,7 @@ from prefectlite.block_records import BlockDocument, BlockType, NestedBlock, Sec
 from prefectlite.clock import from_microseconds, to_microseconds
 from prefectlite.database import Where
 from prefectlite.errors import ConflictError, NotFoundError
+from prefectlite.names import near_names
 from prefectlite.registry_parts import BlockRegistry
 from prefectlite.rows import Row, Values, storable
 from prefectlite.tables import Tables
@@ -61,7 +62,7 @@ class BlockTables(Tables, BlockRegistry):
         values = (storable(type_), storable(name))
         found = self._read(_document, _SELECT + "WHERE type = ? AND name = ?", values)
         if not found:
-            raise _missing(type_, name)
+            raise _missing(type_, name, [one.name for one in self.list_blocks(type_)])
         return found[0]
 
     def list_blocks(self, type_: str | None = None) -> list[BlockDocument]:  # noqa: D102 - see the interface
@@ -101,8 +102,10 @@ class BlockTables(Tables, BlockRegistry):
         return self._read(lambda row: BlockType(row[0], row[1], from_microseconds(row[2])), sql, ())
 
 
-def _missing(type_: str, name: str) -> NotFoundError:
-    return NotFoundError(f"there is no block '{type_}/{name}'", hint="see: prefectlite block ls")
+def _missing(type_: str, name: str, known: Sequence[str] = ()) -> NotFoundError:
+    near = [f"{type_}/{one}" for one in near_names(name, known)]
+    hint = f"did you mean {' or '.join(near)}?" if near else "see: prefectlite block ls"
+    return NotFoundError(f"there is no block '{type_}/{name}'", hint=hint)
 
 
 def _values(document: BlockDocument) -> Values:

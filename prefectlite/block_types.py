@@ -24,7 +24,7 @@ from prefectlite.errors import (
     SettingError,
     UsageError,
 )
-from prefectlite.names import is_slug
+from prefectlite.names import is_slug, near_hint
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.user_code import load_module
@@ -71,7 +71,8 @@ def find_class(type_: str) -> type[Block]:
     if type_ not in known:
         raise NotFoundError(
             f"there is no block type {type_!r}",
-            hint="see: prefectlite block type ls; your own: prefectlite block register -m MODULE",
+            hint=near_hint(type_, known)
+            or "see: prefectlite block type ls; your own: prefectlite block register -m MODULE",
         )
     return known[type_]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 from prefectlite.deployment_records import Deployment
 from prefectlite.errors import ConflictError, OutputError, UsageError
+from prefectlite.names import near_names
 
 #: The keys of a file, and what each must be.
 _KEYS: dict[str, tuple[type, str]] = {
@@ -154,7 +154,7 @@ def write_toml(path: Path, text: str, *, replace: bool) -> None:
 
 
 def _near(key: str) -> str:
-    near = get_close_matches(key, _KEYS, n=1)
+    near = near_names(key, _KEYS)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(_KEYS)}"
 
 

@@ -89,7 +89,15 @@ class DeploymentTables(Tables, DeploymentRegistry):
         found = self._read(deployment_from, sql, (flow_name, name))
         if not found:
             found = self._find(deployment_from, _SELECT_DEPLOYMENT, reference)
-        return only(found, "deployment", reference, lambda one: f"{one.full_name} ({one.id})")
+        return only(
+            found,
+            "deployment",
+            reference,
+            lambda one: f"{one.full_name} ({one.id})",
+            known=lambda: [
+                name for one in self.list_deployments() for name in (one.full_name, one.name)
+            ],
+        )
 
     def list_deployments(  # noqa: D102 - see the interface
         self, *, flow_names: Collection[str] = (), work_queue: str | None = None
@@ -138,7 +146,13 @@ class DeploymentTables(Tables, DeploymentRegistry):
         found = self._read(work_queue_from, sql, (storable(reference),))
         if not found:
             found = self._find(work_queue_from, _SELECT_WORK_QUEUE, reference)
-        return only(found, "work queue", reference, lambda one: f"{one.name} ({one.id})")
+        return only(
+            found,
+            "work queue",
+            reference,
+            lambda one: f"{one.name} ({one.id})",
+            known=lambda: [queue.name for queue in self.list_work_queues()],
+        )
 
     def list_work_queues(self) -> list[WorkQueue]:  # noqa: D102 - see the interface
         return self._read(work_queue_from, _SELECT_WORK_QUEUE + "ORDER BY priority, name", ())

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from prefectlite.errors import EntrypointError
+from prefectlite.names import near_names
 from prefectlite.user_code import is_path, load_module
 
 if TYPE_CHECKING:
@@ -119,12 +120,10 @@ def _named_flow(module: ModuleType, target: str, name: str) -> Flow[..., object]
 
 
 def _near_flow(name: str, flows: Mapping[str, Flow[..., object]], target: str) -> str:
-    from difflib import get_close_matches
-
     # A flow's own name is what listings show, so it is what a person may give.
     known = {flow.name: variable for variable, flow in flows.items()}
     known |= {variable: variable for variable in flows}
-    for near in get_close_matches(name, known, n=1):
+    for near in near_names(name, known)[:1]:
         return f"did you mean {target}:{known[near]}?"
     return f"its flows are: {', '.join(flows)}" if flows else "no flow is defined in it"
 

@@ -1,4 +1,4 @@
-"""Ids, random run names and slugs.
+"""Ids, random run names and slugs, and which names are near to a word.
 
 Randomness comes from the kernel at each call: a forked child never repeats its parent's ids.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 
 _ADJECTIVES = """
@@ -77,3 +78,20 @@ def kebab_case(name: str) -> str:
 @cache
 def _words() -> tuple[list[str], list[str]]:
     return _ADJECTIVES.split(), _ANIMALS.split()
+
+
+def near_names(word: str, names: Iterable[str]) -> list[str]:
+    """Return the names that a person who gave a word may have meant, the nearest first; at most three."""
+    from difflib import get_close_matches  # where something is wrong
+
+    known = [*names]
+    begun = [name for name in sorted(known) if word.strip("-") and name.startswith(word)]
+    return (begun or get_close_matches(word, known))[:3]
+
+
+def near_hint(word: str, names: Iterable[str]) -> str | None:
+    """Return a hint at the names that a person may have meant; None where none is near."""
+    *others, last = ["", *near_names(word, names)]
+    if not last:
+        return None
+    return f"did you mean {' or '.join(filter(None, [', '.join(others[1:]), last]))}?"

@@ -12,7 +12,7 @@ from string import Formatter
 
 from prefectlite.clock import duration_text
 from prefectlite.errors import UsageError
-from prefectlite.names import new_id
+from prefectlite.names import near_names, new_id
 from prefectlite.notification_records import NotificationRule
 from prefectlite.records import FlowRun, iso_text
 from prefectlite.states import STATE_NAMES, State, StateType
@@ -62,9 +62,7 @@ def check_template(template: str) -> None:
 
 
 def _unknown(name: str) -> UsageError:
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, _FIELDS, n=1)
+    near = near_names(name, _FIELDS)
     hint = f"did you mean {{{near[0]}}}?" if near else f"there are: {', '.join(_FIELDS)}"
     return UsageError(f"the template has a field {{{name}}}, which is none", hint=hint)
 

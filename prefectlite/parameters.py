@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from prefectlite.errors import ParameterTypeError
 from prefectlite.json_values import MASK, json_or_text, shown, to_json_value
+from prefectlite.names import near_names
 from prefectlite.secret_annotations import holds_secret
 
 if typing.TYPE_CHECKING:
@@ -424,9 +425,7 @@ def _refusal(function: Function, fault: str, *, unknown: str | None = None) -> P
     names = [_outline(parameter) for parameter in signature.parameters.values()]
     hint = f"its parameters are {', '.join(names)}" if names else "it has no parameters"
     if unknown is not None:
-        from difflib import get_close_matches
-
-        for name in get_close_matches(unknown, signature.parameters, n=1):
+        for name in near_names(unknown, signature.parameters)[:1]:
             hint = f"did you mean {name!r}? {hint}"
     called = getattr(function, "__name__", type(function).__name__)
     return ParameterTypeError(f"{called}(): {fault}", hint=hint)

@@ -12,9 +12,9 @@ from datetime import datetime
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 from prefectlite import console
-from prefectlite.argument_reading import near_names
 from prefectlite.commands import Option
 from prefectlite.errors import UsageError
+from prefectlite.names import near_hint
 from prefectlite.records import iso_text
 from prefectlite.run_filters import DEFAULT_LIMIT, Order
 
@@ -248,7 +248,7 @@ def note_cut() -> None:
 def _known(name: str, names: Sequence[str], *, option: str) -> str:
     if name in names:
         return name
-    near = near_names(name, names)
+    near = near_hint(name, names)
     there_are = f"there are: {', '.join(names)}"
     raise UsageError(
         f"{option}: there is no column {name!r} to {'sort by' if option == '--sort' else 'show'}",

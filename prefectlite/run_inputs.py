@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
 from prefectlite.errors import UsageError
 from prefectlite.json_values import json_or_text
+from prefectlite.names import near_names
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -89,9 +90,7 @@ def check(schema: Schema, run_input: Mapping[str, object]) -> None:
     hint = f"it asks for: {', '.join(f'{name} ({kind})' for name, kind, _, _ in fields(schema))}"
     for name in run_input:
         if name not in properties and not schema.get("additionalProperties"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, properties, n=1)
+            near = near_names(name, properties)
             raise UsageError(
                 f"the run does not ask for {name!r}",
                 hint=f"did you mean {near[0]!r}? {hint}" if near else hint,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from prefectlite import console
-from prefectlite.argument_reading import near_names
 from prefectlite.commands import Argument, Option, Past
 from prefectlite.errors import UsageError
+from prefectlite.names import near_hint
 from prefectlite.records import FlowRun
 from prefectlite.references import FROM_STDIN, find_each
 from prefectlite.registry import Registry
@@ -205,7 +205,7 @@ def note_unknown_states(words: Collection[str]) -> None:
     known = {name.lower() for name in (*STATE_NAMES, *StateType)}
     for word in words:
         if word.lower() not in known:
-            near = near_names(word.lower(), known)
+            near = near_hint(word.lower(), known)
             console.note(
                 f"{word!r} is no state that prefectlite knows" + (f"; {near}" if near else "")
             )

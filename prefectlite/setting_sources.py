@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from prefectlite import setting_values
 from prefectlite.errors import SettingError
+from prefectlite.names import near_names
 
 if TYPE_CHECKING:
     from prefectlite.profiles import Profiles
@@ -178,10 +179,10 @@ def own_profile() -> Profile:
         settings, asked = found.settings, asked or found.active or ""
     name = asked or DEFAULT_PROFILE
     if name not in settings and name != DEFAULT_PROFILE:
-        near = near_name(name, settings)
+        near = near_names(name, settings)
         raise SettingError(
             f"there is no profile {name!r}" + (f" in {path}" if path else ""),
-            hint=f"did you mean {near!r}?" if near else "see: prefectlite profile ls",
+            hint=f"did you mean {near[0]!r}?" if near else "see: prefectlite profile ls",
         )
     return Profile(name, path, settings.get(name, {}))
 
@@ -292,10 +293,10 @@ def unknown_variables() -> list[SettingError]:
 def _unknown(key: str) -> SettingError:
     # By what tells them apart: nearly all of them begin alike.
     names = {setting.name.removeprefix(_OURS): setting.name for setting in settings_to_show()}
-    near = near_name(re.sub("^PREFECT(LITE)?_", "", key.upper()), names)
+    near = near_names(re.sub("^PREFECT(LITE)?_", "", key.upper()), names)
     return SettingError(
         f"there is no setting {key!r}",
-        hint=f"did you mean {names[near]!r}?"
+        hint=f"did you mean {names[near[0]]!r}?"
         if near
         else f"there are: {', '.join(names.values())}",
     )
@@ -308,13 +309,6 @@ def masked_entry(key: str, given: object) -> str | int | float:
     text = setting_values.plain_text(given)
     setting = _known.get(key)
     return setting_values.mask_passwords(text) if setting is None else setting.masked(text)
-
-
-def near_name(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that was most likely meant; None where none is near."""
-    from difflib import get_close_matches  # for an error alone
-
-    return next(iter(get_close_matches(name, [*names], n=1)), None)
 
 
 def user_folder(variable: str, below_home: str, kind: str) -> Path | None:

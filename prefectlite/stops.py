@@ -84,6 +84,8 @@ class Watched:
             return watches.TICK_SECONDS
         if flow_run.state.is_cancelling() and self in _watched:
             context.is_cancelled = True
+            if flow_run.supervisor is not None:
+                self._tell_supervisor(flow_run)
         self._release(flow_run)
         if context.is_cancelled and not is_terminating():  # else its code is ending already
             self._interrupt()
@@ -92,6 +94,13 @@ class Watched:
                 (hold.look_seconds for hold in context.holds.copy()), default=watches.TICK_SECONDS
             )
         return watches.TICK_SECONDS
+
+    def _tell_supervisor(self, flow_run: FlowRun) -> None:
+        """Have the supervisor see to the end, as who asked for it does: that one may have died."""
+        from prefectlite.cancellation import Enforcement  # few runs are cancelled
+
+        with suppress(PrefectLiteError):  # the next who looks tells it
+            Enforcement(self.context.registry, flow_run.id).advance_alone(flow_run)
 
     def _release(self, flow_run: FlowRun | None = None) -> None:
         """Wake who waits for the end of a pause that is over; all, to see for themselves, if it is None."""

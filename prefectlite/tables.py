@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from prefectlite.errors import AmbiguousReferenceError, NotFoundError
 from prefectlite.forks import here
+from prefectlite.names import near_hint
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.states import State
 
@@ -73,7 +74,14 @@ def ends_process(run: FlowRun | TaskRun) -> bool:
     return run.state.is_final() and run.process.pid == here.pid
 
 
-def only(found: Sequence[T], noun: str, reference: str, text: Callable[[T], str]) -> T:
+def only(
+    found: Sequence[T],
+    noun: str,
+    reference: str,
+    text: Callable[[T], str],
+    *,
+    known: Callable[[], Sequence[str]],
+) -> T:
     """Return the one that was found for a reference.
 
     Args:
@@ -81,6 +89,7 @@ def only(found: Sequence[T], noun: str, reference: str, text: Callable[[T], str]
         noun: What they are, such as ``flow run``.
         reference: What a person calls it.
         text: Returns how one is called where there are several.
+        known: Returns the names that a person may have meant.
 
     Raises:
         NotFoundError: There is none.
@@ -89,7 +98,7 @@ def only(found: Sequence[T], noun: str, reference: str, text: Callable[[T], str]
     if not found:
         raise NotFoundError(
             f"there is no {noun} {reference!r}",
-            hint=f"see: prefectlite {noun.replace(' ', '-')} ls",
+            hint=near_hint(reference, known()) or f"see: prefectlite {noun.replace(' ', '-')} ls",
         )
     if len(found) > 1:
         raise AmbiguousReferenceError(reference, [text(one) for one in found], noun=noun)

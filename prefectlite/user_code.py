@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from prefectlite.errors import EntrypointError
+from prefectlite.names import near_names
 
 _IMPORTERS = frozenset({"importlib", "_frozen_importlib", "_frozen_importlib_external"})
 _FORMS = "an entrypoint is module:flow or path.py:flow"
@@ -84,13 +85,11 @@ def _checked_path(target: str, folder: Path) -> Path:
 
 
 def _near(path: Path) -> str:
-    from difflib import get_close_matches
-
     try:
         beside = [other.name for other in path.parent.glob("*.py")]
     except OSError:
         beside = []
-    for name in get_close_matches(path.name, beside, n=1):
+    for name in near_names(path.name, beside)[:1]:
         return f"did you mean {name}?"
     return f"it was looked for in {path.parent}"
 

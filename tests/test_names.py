@@ -3,7 +3,9 @@
 import re
 import uuid
 
-from prefectlite.names import new_id, random_run_name
+import pytest
+
+from prefectlite.names import near_hint, near_names, new_id, random_run_name
 
 
 def test_an_id_is_a_random_uuid_in_lower_case():
@@ -40,3 +42,25 @@ print(os.read(read, 200).decode() != own)
 
 def test_a_forked_child_does_not_repeat_its_parents_ids_and_names(start_python):
     assert start_python(FORKED).end() == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("inspct", ["inspect", "install"]),
+        ("in", ["inspect", "install"]),
+        ("--li", ["--limit", "--list"]),
+        ("--", []),
+        ("", []),
+        ("quite-another", []),
+    ],
+)
+def test_names_that_begin_alike_or_are_spelled_alike_are_near(word, near):
+    assert near_names(word, ["inspect", "install", "--limit", "--list", "ls"]) == near
+
+
+def test_a_hint_names_up_to_three():
+    assert near_hint("a", ["ab", "ac", "ad", "ae"]) == "did you mean ab, ac or ad?"
+    assert near_hint("a", ["ac", "ab"]) == "did you mean ab or ac?"
+    assert near_hint("a", ["ab"]) == "did you mean ab?"
+    assert near_hint("a", ["b"]) is None

@@ -24,7 +24,7 @@ _VARIES = [
     (r"\b[0-9a-f]{8}\b", "ID"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "MOMENT"),
     (r"\d\d:\d\d:\d\d\.\d{3}", "TIME"),
-    (r"\b0\.\d{4,}\b", "SECONDS"),
+    (r"\b\d\.\d+(e-05)?$", "SECONDS"),
     (r"\S+:\d{2,}$", "HOST:PID"),
     (r"^Wrote /.*/(?=\.local)", "Wrote HOME/"),
 ]

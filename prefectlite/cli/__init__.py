@@ -16,7 +16,6 @@ from prefectlite.argument_reading import (
     HELP,
     PROGRAM,
     STANDS_BEFORE,
-    near_names,
     read_arguments,
     read_leading_options,
 )
@@ -29,6 +28,7 @@ from prefectlite.errors import (
     PrefectLiteError,
     UsageError,
 )
+from prefectlite.names import near_hint
 from prefectlite.references import NothingGivenError
 from prefectlite.setting_sources import checked_profile, use_profile
 from prefectlite.settings import PREFECTLITE_DEBUG
@@ -180,7 +180,7 @@ def _no_command(group: Group, words: Sequence[str], word: str) -> UsageError:
         name = word.partition("=")[0]
         hint = STANDS_BEFORE if name in _leading_options() else _see_help(words)
         return UsageError(f"no such option: {name}", hint=hint)
-    hint = near_names(word.lower().replace("_", "-"), group.words) or _see_help(words)
+    hint = near_hint(word.lower().replace("_", "-"), group.words) or _see_help(words)
     return UsageError(f"no such command: {' '.join([*words, word])}", hint=hint)
 
 

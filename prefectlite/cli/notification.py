@@ -14,7 +14,7 @@ from prefectlite.clock import now
 from prefectlite.commands import Argument, Option
 from prefectlite.errors import UsageError
 from prefectlite.listings import JsonListOption, JsonOption, settled_registry, writable_registry
-from prefectlite.names import new_id
+from prefectlite.names import near_names, new_id
 from prefectlite.notification_records import Notification, NotificationRule
 from prefectlite.notification_texts import FIELD_NAMES
 from prefectlite.record_tables import Column, Listing, RecordTable, show_all
@@ -326,11 +326,9 @@ def _set_active(references: list[str], *, is_active: bool, as_json: bool) -> Non
 
 def _state_name(word: str) -> str:
     """Return the name of the state that a word means, in any case."""
-    from difflib import get_close_matches
-
     names = {name.lower(): name for name in STATE_NAMES}
     if word.lower() not in names:
-        near = get_close_matches(word.lower(), names, n=1)
+        near = near_names(word.lower(), names)
         hint = f"did you mean {names[near[0]]}?" if near else f"there are: {', '.join(STATE_NAMES)}"
         raise UsageError(f"there is no state {word!r}", hint=hint)
     return names[word.lower()]

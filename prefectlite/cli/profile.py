@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.errors import ConflictError, NotFoundError, UsageError
+from prefectlite.names import near_names
 from prefectlite.profiles import Profiles
 from prefectlite.record_tables import Column, Listing, RecordTable, show_all
 from prefectlite.setting_sources import (
@@ -19,7 +20,6 @@ from prefectlite.setting_sources import (
     PREFECTLITE_PROFILE,
     changing_profiles,
     masked_entry,
-    near_name,
     read_profiles,
 )
 from prefectlite.setting_values import plain_text
@@ -209,10 +209,10 @@ def _settings(profiles: Profiles, name: str) -> dict[str, object]:
         NotFoundError: There is none of this name.
     """
     if name not in profiles.settings:
-        near = near_name(name, profiles.settings)
+        near = near_names(name, profiles.settings)
         raise NotFoundError(
             f"there is no profile {name!r}",
-            hint=f"did you mean {near!r}?" if near else "see: prefectlite profile ls",
+            hint=f"did you mean {near[0]!r}?" if near else "see: prefectlite profile ls",
         )
     return profiles.settings[name]
 

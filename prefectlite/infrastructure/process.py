@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +27,7 @@ from prefectlite.errors import (
 )
 from prefectlite.infrastructure import DEFAULT_TYPE, Infrastructure, Launched
 from prefectlite.liveness import is_alive, machine_id, start_ticks
+from prefectlite.names import near_names
 from prefectlite.process_trees import send
 from prefectlite.records import FlowRun, ProcessIdentity
 from prefectlite.run_folders import RunFolder, run_folders
@@ -247,7 +247,7 @@ def from_fields(fields: Mapping[str, object]) -> Process:
 
 
 def _unknown(name: str) -> UsageError:
-    near = get_close_matches(name, _CHECKS, n=1)
+    near = near_names(name, _CHECKS)
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(_CHECKS)}"
     return UsageError(f"infrastructure: there is no {name!r} for a process", hint=hint)
 

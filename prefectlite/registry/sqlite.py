@@ -281,11 +281,15 @@ class SQLiteRegistry(Registry):
 
     def find_flow_run(self, reference: str) -> FlowRun:
         runs = self._find(flow_run_from, _SELECT_FLOW_RUN, reference)
-        return only(runs, "flow run", reference, attrgetter("id"))
+        return only(runs, "flow run", reference, attrgetter("id"), known=self._newest_names)
+
+    def _newest_names(self) -> list[str]:
+        sql = "SELECT name FROM flow_run ORDER BY seq DESC LIMIT ?"
+        return [name for (name,) in self._database.read(sql, (DEFAULT_LIMIT,))]
 
     def find_task_run(self, reference: str) -> TaskRun:
         runs = self._find(task_run_from, _SELECT_TASK_RUN, reference)
-        return only(runs, "task run", reference, attrgetter("id"))
+        return only(runs, "task run", reference, attrgetter("id"), known=list)
 
     def _find(self, record: Callable[[Row], Run], select: str, reference: str) -> list[Run]:
         name = storable(reference)

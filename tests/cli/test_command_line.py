@@ -260,3 +260,21 @@ def test_interrupted_exits_130_without_a_traceback(start, tmp_path):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=DEADLINE_SECONDS)
     assert (process.returncode, stdout, stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("flow-run inspect gigantic-cockato", "did you mean gigantic-cockatoo?"),
+        ("flow-run cancel gigantc-cockatoo", "did you mean gigantic-cockatoo?"),
+        ("work-queue inspect slwo", "did you mean slow?"),
+        ("block inspect process/bigbox", "did you mean process/big-box?"),
+        ("flow-run inspect quite-another", "see: prefectlite flow-run ls"),
+    ],
+)
+def test_a_name_that_is_not_on_record_brings_up_those_that_are_near(run, seeds, line, hint):
+    seeds.flow_run()
+    Process().save("big-box")
+    run("work-queue create slow")
+    ended = run(line)
+    assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (3, f"hint: {hint}")

@@ -295,6 +295,6 @@ def test_the_program_that_stands_on_the_line_is_asked(terminal, user):
 @pytest.mark.parametrize("shell", [*Shell])
 def test_the_scripts_of_the_packages_are_those_that_are_shown(shell):
     name = {"bash": "prefectlite.bash", "zsh": "_prefectlite", "fish": "prefectlite.fish"}[shell]
-    kept = Path(SOURCES) / "completions" / name
+    kept = Path(__file__).parents[2] / "completions" / name
     again = f"prefectlite completion show {shell} > completions/{name}"
     assert kept.read_text(encoding="utf-8") == script(shell), f"make it again: {again}"

@@ -208,6 +208,14 @@ def test_a_command_that_is_killed_while_it_waits_leaves_the_rest_to_the_supervis
     assert state.message == "Killed: it did not end within 1.5s."
 
 
+def test_a_request_that_nobody_enforces_is_enforced_by_the_run_itself(launched):
+    # As where the command is killed right after it has put the request on record.
+    run = launched(STUBBORN).has()
+    request_cancellation(run.registry, run.run, grace_seconds=0.3)
+    state, left = run.ended()
+    assert (state.message, left) == ("Killed: it did not end within 0.3s.", set())
+
+
 def test_a_command_that_does_not_wait_is_outlived_by_the_cancellation(launched, command):
     run = launched(STUBBORN).has()
     ours, theirs = pty.openpty()

@@ -205,7 +205,7 @@ def public_folder():
 
 
 AS_NOBODY = """
-import prefectlite.registry.sqlite, prefectlite.database, pathlib
+import prefectlite.registry.sqlite, prefectlite.database, prefectlite.run_queries, pathlib
 # Where this is checked out or installed, another user may not read it.
 prefectlite.registry.sqlite.MIGRATIONS = pathlib.Path(sys.argv[2])
 os.setuid(65534)

@@ -68,6 +68,8 @@ _BLOCKS = (
     "block create process big-box working_directory=/srv",
     "deployment apply nightly-deployment.toml",
 )
+#: What is about the folder of one test.
+_HERE = ("block register -f my_blocks.py", "deployment apply nightly-deployment.toml")
 _kept = {}
 
 
@@ -151,7 +153,10 @@ def place(blocks_folder, home, profiles_path, seeds, monkeypatch, tmp_path_facto
         shutil.rmtree(home)
         shutil.copytree(_kept["home"], home)
     seeds.registry = open_registry(PREFECTLITE_REGISTRY.value())
-    return Place(seeds, monkeypatch)
+    here = Place(seeds, monkeypatch)
+    for line in _HERE:
+        here.run(line)
+    return here
 
 
 def _write_files(folder):
