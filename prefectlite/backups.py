@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from prefectlite.errors import ConflictError, NotFoundError, OutputError, UsageError
+from prefectlite.output_files import part_of, refuse_registry_file
 from prefectlite.registry import open_upkeep
 
 
@@ -31,6 +32,7 @@ def back_up(
 
     Raises:
         NotFoundError: There is no registry.
+        UsageError: The file is a folder, or of the registry itself.
         ConflictError: The file is there.
         OutputError: It cannot be written; then nothing is left of it.
     """
@@ -38,11 +40,14 @@ def back_up(
         storage = upkeep.storage()
         if not storage.exists:
             raise NotFoundError(f"there is no registry yet: {storage.path}")
-        _check(target, storage.path, replaces=replaces)
-        part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
+        try:
+            _check(target, url, replaces=replaces)
+        except OSError as error:  # such as a name that is too long
+            raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+        part = part_of(target)
         try:
             upkeep.back_up(part, told=told)
-            _check(target, storage.path, replaces=replaces)
+            _check(target, url, replaces=replaces)
             _put(part, target)
         finally:
             # SQLite has a journal beside a file that it could not finish.
@@ -52,13 +57,12 @@ def back_up(
         return target.stat().st_size
 
 
-def _check(target: Path, registry: Path | None, *, replaces: bool) -> None:
+def _check(target: Path, url: str, *, replaces: bool) -> None:
     if target.is_dir() or not target.name:
         raise UsageError(f"{target} is a folder", hint=f"name a file: {target / 'registry.backup'}")
+    refuse_registry_file(target, url)
     if not os.path.lexists(target):
         return
-    if registry is not None and target.exists() and target.samefile(registry):
-        raise UsageError(f"{target} is the registry itself")
     if target.exists() and not target.is_file():  # such as /dev/null, which must stay what it is
         raise UsageError(f"{target} is no file", hint="name one that is to be written")
     if not replaces:

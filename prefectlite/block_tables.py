@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from prefectlite.block_records import BlockDocument, BlockType, NestedBlock, SecretPlace
 from prefectlite.clock import from_microseconds, to_microseconds
-from prefectlite.database import Where
+from prefectlite.conditions import Where
 from prefectlite.errors import ConflictError, NotFoundError
 from prefectlite.names import near_names
 from prefectlite.registry_parts import BlockRegistry

@@ -133,6 +133,7 @@ class Orders:
         background.returncode = 0  # it outlives this command, which does not wait for it
 
     def _tell(self, flow_run: FlowRun) -> None:
-        why = f" {flow_run.state.message}" if flow_run.state.message else ""
-        name = console.escaped(flow_run.name)
-        console.say(f"{flow_run.state.name} flow run '{name}' ({flow_run.id}).{why}")
+        state = flow_run.state
+        why = f" {state.message}" if state.message else ""
+        told = f"{state.name} flow run '{flow_run.name}' ({flow_run.id}).{why}"
+        console.say(console.escaped(told))

@@ -11,13 +11,15 @@ import time
 from datetime import UTC, datetime, timedelta
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
-_DURATION = f"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?"
-_UNIT_SECONDS = (86_400, 3_600, 60, 1)
+_DURATION = f"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?"
+_UNIT_SECONDS = (86_400, 3_600, 60, 1, 0.001)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # From here on, a duration of three digits says nothing more than one of two.
 _ONE_DECIMAL_SECONDS = 9.95
+# Below, one decimal of a second would say nothing.
+_LEAST_TENTH_SECONDS = 0.0995
 
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # the first is Linux's own
 
@@ -46,7 +48,10 @@ def from_microseconds(microseconds: int) -> datetime:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a duration in seconds as a person writes it: ``0.2s``, ``45s``, ``3m12s``, ``2h05m``."""
+    """Return a duration in seconds as a person writes it: ``4ms``, ``0.2s``, ``45s``, ``3m12s``, ``2h05m``."""
+    if seconds < _LEAST_TENTH_SECONDS:
+        milliseconds = round(seconds * 1000)
+        return f"{milliseconds}ms" if milliseconds > 0 else "<1ms" if seconds > 0 else "0s"
     if seconds < _ONE_DECIMAL_SECONDS:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

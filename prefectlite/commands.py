@@ -3,9 +3,9 @@
 A command is a plain function. Each parameter is annotated with ``Annotated[type, Option(...)]`` or
 ``Annotated[type, Argument(...)]``, or with a class whose own parameters are annotated so: options
 that several commands share, which come as one value. Its docstring is its help: a first line, more in
-prose, then ``Examples:`` and one command line each. Parameters are ``str``, ``int``, ``float``,
-``Seconds``, ``datetime``, ``Past``, ``bool`` (a flag), ``Path``, an ``Enum``, a ``Literal``, or a list
-of one of them but a flag; ``| None`` is allowed.
+prose, then ``Examples:`` and one command line each. Parameters are ``str``, ``NonEmpty``, ``int``,
+``float``, ``Seconds``, ``datetime``, ``Past``, ``bool`` (a flag), ``Path``, an ``Enum``, a ``Literal``,
+or a list of one of them but a flag; ``| None`` is allowed.
 
 The reader of arguments, the help, the man pages and the completion all go by what is here, and import
 no more of a command than its own file.
@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, NewType, get_args, get_origin
 
@@ -39,6 +40,8 @@ class Seconds(float):
 
 #: A time; on the command line also how long ago it is: ``2h``.
 Past = NewType("Past", datetime)
+#: A text that is not empty: an empty one that is looked for is found everywhere.
+NonEmpty = NewType("NonEmpty", str)
 
 
 class Argument:
@@ -245,21 +248,29 @@ def arranged(function: Function, values: Mapping[str, object]) -> dict[str, obje
     return given
 
 
+@cache  # one command line asks several times, and evaluating the annotations takes a while
 def _declared(
     function: Callable[..., object],
-) -> Iterator[tuple[tuple[str, type] | None, inspect.Parameter]]:
-    """Yield each parameter, after the name and the class that it is part of, if it is."""
+) -> Sequence[tuple[tuple[str, type] | None, inspect.Parameter]]:
+    """Return each parameter, after the name and the class that it is part of, if it is."""
+    found: list[tuple[tuple[str, type] | None, inspect.Parameter]] = []
     for parameter in inspect.signature(function, eval_str=True).parameters.values():
         kind = parameter.annotation
         if get_origin(kind) is Annotated:
-            yield None, parameter
+            found.append((None, parameter))
         elif (
             isinstance(kind, type) and kind.__module__ != "builtins" and kind is not parameter.empty
         ):
-            for _, own in _declared(kind):
-                yield (parameter.name, kind), own
+            found += (((parameter.name, kind), own) for _, own in _declared(kind))
         else:
             raise TypeError(f"{parameter.name} is annotated with neither Argument nor Option")
+    return found
+
+
+def _non_empty(text: str) -> str:
+    if not text:
+        raise ValueError("the text is empty")
+    return text
 
 
 def _integer(text: str) -> int:
@@ -292,6 +303,7 @@ _METAVARS: dict[object, str] = {
 }
 _CONVERTERS: dict[object, Callable[[str], object]] = {
     str: str,
+    NonEmpty: _non_empty,
     int: _integer,
     float: _number,
     Seconds: _seconds,

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
 from typing import TextIO
 
-from prefectlite.clock import duration_text
+from prefectlite.clock import duration_text, now
 from prefectlite.errors import OutputClosedError, OutputError, PrefectLiteError
 from prefectlite.records import StateChange
 from prefectlite.settings import NO_COLOR, TERM
@@ -152,26 +153,39 @@ def out_json(value: object) -> None:
     out(json_text(value, indent=2 if _is_terminal(sys.stdout) else None))
 
 
+def out_json_list(values: Iterable[object]) -> None:
+    """Print a JSON list as ``out_json`` does, one value after the other: there may be many."""
+    is_indented = _is_terminal(sys.stdout)
+    indent, line_end, gap = (2, "\n", "\n  ") if is_indented else (None, "", "")
+    between = f"[{gap}"
+    for value in values:
+        # In a string of JSON there is no end of a line.
+        out(between + json_text(value, indent=indent).replace("\n", gap), end="")
+        between = f",{gap}" if is_indented else ", "
+    out(f"{line_end}]" if between[0] == "," else "[]")
+
+
 def out_json_line(value: object) -> None:
     """Print one line of JSON, of a stream of them."""
     out(json_text(value))
 
 
-def out_csv(rows: Sequence[Sequence[object]]) -> None:
+def out_csv(rows: Iterable[Sequence[object]]) -> None:
     """Print rows as RFC 4180 has them, but for the ends of lines, which are those of Unix.
 
     A value is as it is, except on a terminal, where it is escaped. None is an empty one.
     """
     import csv  # few listings are printed so
-    from io import StringIO
 
-    lines = StringIO()
     is_shown = _is_terminal(sys.stdout)
-    csv.writer(lines, lineterminator="\n").writerows(
+    shown = (
         [escaped(value) if is_shown and isinstance(value, str) else value for value in row]
         for row in rows
     )
-    out(lines.getvalue().removesuffix("\n"))
+    try:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(shown)
+    except OSError as error:
+        raise _unwritable(error) from error
 
 
 def out_table(
@@ -254,7 +268,12 @@ def out_history(history: Sequence[StateChange]) -> None:
 
 
 def say(text: str) -> None:
-    """Print words for the person, to stderr. Where that is impossible, nobody is told."""
+    """Print words for the person, to stderr. Where that is impossible, nobody is told.
+
+    The data that was printed before comes first where both go to the same place.
+    """
+    with suppress(OSError, ValueError):  # told when it is flushed at the end
+        sys.stdout.flush()
     try:
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -383,7 +402,7 @@ def log_text(moment: datetime, level: int, source: str, message: str) -> str:
     """Return a log line: ``21:31:37.513 | INFO    | Flow run 'gigantic-cockatoo' - hello``.
 
     A message of several lines is continued with an indent, so that none of them can pass for
-    another log line; tabs stay.
+    another log line; tabs stay. Before the time stands the date, where it is not that of today.
 
     Args:
         moment: When it was logged, aware.
@@ -393,11 +412,13 @@ def log_text(moment: datetime, level: int, source: str, message: str) -> str:
     """
     if not message.isprintable():
         message = message.translate(_MESSAGE_ESCAPES)
-    return painted([*log_heading(moment, level, source), message])
+    local = moment.astimezone()
+    date = "" if local.date() == now().astimezone().date() else f"{local:%Y-%m-%d} "
+    return painted([date, *log_heading(moment, level, source), message])
 
 
 def log_heading(moment: datetime, level: int, source: str) -> list[str]:
-    """Return what stands before the message of a log line, as ``log_text`` shows it."""
+    """Return what stands before the message of a log line, without the date."""
     local = moment.astimezone()
     time = f"{local:%H:%M:%S}.{local.microsecond // 1000:03d}"
     style = "" if level < _WARNING_LEVEL else "yellow" if level < _ERROR_LEVEL else "red"

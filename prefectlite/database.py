@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3  # noqa: TID251 - this is where it is talked to
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,14 +34,12 @@ from prefectlite.errors import (
 )
 from prefectlite.filesystems import SAFE_TYPES, filesystem_type
 from prefectlite.locks import WriteGate
-from prefectlite.rows import storable
 from prefectlite.schemas import Schema
 from prefectlite.settings import (
     PREFECTLITE_ALLOW_NETWORK_FILESYSTEM,
     PREFECTLITE_REGISTRY_LOCK_SECONDS,
 )
 from prefectlite.sqlite_errors import damaged, translated
-from prefectlite.states import FINAL, StateType
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -58,8 +56,6 @@ _LARGE_LOG_BYTES = 4_000_000
 # How long a fork waits for a write of another thread to end. A write takes far less, unless it waits
 # for a process that is stopped.
 _FORK_SECONDS = 5.0
-#: The types of states that are not final.
-UNFINISHED_TYPES = frozenset(type_.value for type_ in StateType) - FINAL
 # Only readers that recover a log, and other programs, can make SQLite wait: writers hold the gate.
 _BUSY_MILLISECONDS = 10_000
 
@@ -97,6 +93,8 @@ class Database:
         self._gate: WriteGate | None = None
         self._is_stand_in = False
         self._identity: tuple[int, int] | None = None
+        # What a file is like that is read without locks; None where SQLite sees to changes.
+        self._unlocked: tuple[int, ...] | None = None
         self._look_at = 0.0
         self._process = 0
         self._lock = threading.Lock()
@@ -109,30 +107,36 @@ class Database:
 
     def read(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Row]:
         """Return all rows of one SELECT."""
-        try:
-            with self._lock:
-                return self._connected().execute(sql, parameters).fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise translated(self.path, error) from error
+        return self.use(lambda connection: connection.execute(sql, parameters).fetchall())
 
     def use(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do what only reads and takes more than one SELECT; other threads wait meanwhile."""
+        """Do what only reads and takes more than one SELECT; other threads wait meanwhile.
+
+        Where the file cannot be locked and changes meanwhile, ``work`` is done again.
+        """
         try:
             with self._lock:
-                return work(self._connected())
+                while True:
+                    try:
+                        result = work(self._connected())
+                    except sqlite3.Error:
+                        if self._is_current():
+                            raise
+                    else:
+                        if self._is_current():
+                            return result
         except (sqlite3.Error, OSError) as error:
             raise translated(self.path, error) from error
 
-    def maintain(self, *statements: str) -> None:
-        """Execute what cannot be in a transaction, such as VACUUM, while nobody else writes."""
+    def maintain(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Do what cannot be in a transaction, such as VACUUM, while nobody else writes."""
 
         def execute(connection: sqlite3.Connection) -> None:
             gate = self._writable_gate()
             try:
                 gate.enter()
                 self._check_identity()
-                for statement in statements:
-                    connection.execute(statement).fetchall()
+                work(connection)
             finally:
                 gate.leave()
 
@@ -300,7 +304,7 @@ class Database:
         if self._process != os.getpid():
             self._abandon()  # there is one only after a fork that Python did not see
             self._process = os.getpid()
-        if self._is_stand_in and self.path.exists():
+        if (self._is_stand_in and self.path.exists()) or not self._is_current():
             self._connection = None
         if self._connection is None:
             self._connection = self._open()
@@ -308,6 +312,7 @@ class Database:
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
+        self._unlocked = None
         try:
             self._is_stand_in = self.read_only and not self.path.exists()
             if self._is_stand_in:
@@ -367,9 +372,11 @@ class Database:
         except sqlite3.OperationalError:
             connection.close()
             # A reader of a write-ahead log needs to write its index. Where it may not, and there
-            # is no log, the file alone is the whole truth.
-            if self._log.exists() and self._log.stat().st_size:
+            # is no log, the file alone is the whole truth, for as long as both stay as they are.
+            found = self._files()
+            if found[-1]:
                 raise
+            self._unlocked = found
             connection = self._connect("ro&immutable=1")
             version = self.schema.version_of(connection)
         if version < self.schema.version and self._migrates:
@@ -379,6 +386,21 @@ class Database:
             ).close()
             connection = self._connect("ro")
         return connection
+
+    def _is_current(self) -> bool:
+        """Return whether what is read is still all that there is."""
+        return self._unlocked is None or self._unlocked == self._files()
+
+    def _files(self) -> tuple[int, ...]:
+        """Return what the file is like, and last the size of its log."""
+        found: list[int] = []
+        with suppress(FileNotFoundError):
+            status = self.path.stat()
+            found = [status.st_mtime_ns, status.st_size, status.st_ino]
+        try:
+            return *found, self._log.stat().st_size
+        except FileNotFoundError:
+            return *found, 0
 
     def _create_files(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -416,46 +438,6 @@ class Database:
     def damaged(self, error: Exception) -> RegistryError:
         """Return the error for a row that makes no sense."""
         return damaged(self.path, error)
-
-
-class Where:
-    """The WHERE clause of a SELECT, as its conditions are known."""
-
-    def __init__(self) -> None:
-        self._conditions: list[str] = []
-        self._values: list[object] = []
-
-    def add(self, condition: str, *values: object) -> None:
-        """Add a condition with a ``?`` for each value."""
-        self._conditions.append(condition)
-        self._values += [storable(item) if isinstance(item, str) else item for item in values]
-
-    def add_any(self, expression: str, values: Collection[str]) -> None:
-        """Add that an expression is one of the values; nothing where there are none."""
-        if values:
-            self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
-
-    def add_states(self, states: Collection[str]) -> None:
-        """Add that a run's state is one of these, by name or type, in any case; nothing for none."""
-        types = [state.upper() for state in states]
-        if types and UNFINISHED_TYPES.issuperset(types):
-            self.add_any("state_type", types)
-            # With the words of flow_run_unfinished, or SQLite would not use that index.
-            self.add("state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')")
-        elif states:
-            # As they are too, because lower() knows the case of ASCII only.
-            names = {*states, *(state.lower() for state in states)}
-            marks = ", ".join("?" * len(names))
-            columns = ("state_name", "lower(state_name)", "lower(state_type)")
-            either = " OR ".join(f"{column} IN ({marks})" for column in columns)
-            self.add(f"({either})", *names, *names, *names)
-
-    def values(self, limit: int | None) -> list[object]:
-        """Return the values to bind, with the limit last; -1 is none to SQLite."""
-        return [*self._values, -1 if limit is None else limit]
-
-    def __str__(self) -> str:
-        return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
 
 
 _DATABASES: WeakSet[Database] = WeakSet()

@@ -1,7 +1,8 @@
 """The one way in which flow runs are deleted: in short writes, and with the results that they stored.
 
-``flow-run delete`` and ``registry prune`` come here. Others go on writing meanwhile, and who interrupts
-it finds each run either there or gone.
+``flow-run delete`` and ``registry prune`` come here. Others go on writing meanwhile. Who interrupts it
+finds each run there or gone; only one with more than some hundred task runs or thousand log lines, which
+takes several writes, can have lost a part of these, and is told of as unfinished.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def delete_flow_runs(
     Raises:
         ResultNotStoredError: They are deleted, but some of their results cannot be.
     """
-    position = 0
+    position, unfinished_id = 0, None
     while position < len(flow_run_ids):
         if position:
             time.sleep(_NAP_SECONDS)
@@ -43,6 +44,9 @@ def delete_flow_runs(
             some = flow_run_ids[position : position + _RUNS_AT_ONCE]
             position += registry.upkeep.delete_flow_runs(some, deleted)
         finally:
+            if deleted.unfinished_id is None and not deleted.flow_run_ids:
+                deleted.unfinished_id = unfinished_id  # this write came to nothing
+            unfinished_id = deleted.unfinished_id
             # After the record: a result that is left over is harmless, one that is missed is not.
             told(deleted)
             delete_results([*deleted.flow_run_ids, *deleted.task_run_ids])

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from prefectlite.clock import from_microseconds, to_microseconds
-from prefectlite.database import Where
+from prefectlite.conditions import Where
 from prefectlite.deployment_records import DEFAULT_PRIORITY, Agent, Deployment, WorkQueue
 from prefectlite.deployment_rows import (
     AGENT_COLUMNS,
@@ -31,7 +31,7 @@ from prefectlite.records import FlowRun
 from prefectlite.registry_parts import DeploymentRegistry
 from prefectlite.rows import FLOW_RUN_COLUMNS, Row, flow_run_from, identity_text, storable
 from prefectlite.states import Pending
-from prefectlite.tables import Tables, only
+from prefectlite.tables import Tables, id_range, only
 
 T = TypeVar("T")
 
@@ -231,11 +231,10 @@ class DeploymentTables(Tables, DeploymentRegistry):
         found = self._read(record, select + "WHERE id = ?", (id_,))
         if found or not name:
             return found
-        # "g" is the first character after those of an id, so this is its every prefix.
         sql = (
             f"{select}WHERE name = ? OR (id >= ? AND id < ?) ORDER BY seq DESC LIMIT {_CANDIDATES}"
         )
-        return self._read(record, sql, (name, id_, id_ + "g"))
+        return self._read(record, sql, (name, *id_range(name)))
 
     def _delete(self, table: str, id_: str) -> None:
         def delete(connection: sqlite3.Connection) -> None:

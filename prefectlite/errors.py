@@ -151,13 +151,13 @@ class AmbiguousReferenceError(ConflictError):
     """An id prefix or a name means more than one run, or whatever was asked for.
 
     Attributes:
-        candidates: What it could mean, newest first, at most ten; of runs, their ids.
+        candidates: What it could mean, newest first, at most ten: each its id, and what tells it apart.
     """
 
     def __init__(self, reference: str, candidates: Sequence[str], *, noun: str = "run") -> None:
         super().__init__(
             f"{reference!r} means more than one {noun}: {', '.join(candidates)}",
-            hint="give more characters of the id",
+            hint="name it by its id, or by the start of that",
         )
         self.candidates = tuple(candidates)
 
@@ -170,7 +170,10 @@ class StateConflictError(ConflictError):
     """
 
     def __init__(self, run: str, *, current: State, proposed: State) -> None:
-        super().__init__(f"{run} is {current.name}; it cannot become {proposed.name}")
+        if current.name == proposed.name:
+            super().__init__(f"{run} is {current.name} already")
+        else:
+            super().__init__(f"{run} is {current.name}; it cannot become {proposed.name}")
         self.current = current
 
 

@@ -45,6 +45,6 @@ FLOW_RUNS: RecordTable[FlowRun] = RecordTable(
 def print_runs(flow_runs: Sequence[FlowRun], *, as_json: bool = False) -> None:
     """Print flow runs: a table, or a JSON list."""
     if as_json:
-        console.out_json([flow_run.dict() for flow_run in flow_runs])
+        console.out_json_list(flow_run.dict() for flow_run in flow_runs)
     else:
         show_table(flow_runs, FLOW_RUNS)

@@ -19,15 +19,14 @@ from prefectlite.liveness import is_alive
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settling import settle
-from prefectlite.waiting import refuse_unrecorded
+from prefectlite.waiting import (
+    GROWTH,
+    LONGEST_SECONDS,
+    SETTLE_SECONDS,
+    SHORTEST_SECONDS,
+    refuse_unrecorded,
+)
 
-# A person does not notice the first. At the last, a look costs less than a thousandth of the time
-# between two.
-_SHORTEST_SECONDS = 0.02
-_LONGEST_SECONDS = 0.1
-_GROWTH = 1.2
-# No change of the registry tells of a process that died.
-_SETTLE_SECONDS = 1.0
 # A supervisor does its part in two seconds. A process without one may have a last line to write, and
 # hooks to call, or be a program that goes on for long.
 _SUPERVISOR_SECONDS = 4.0
@@ -84,7 +83,7 @@ def follow(
         mark = followed.mark = registry.change_mark()
         if monotonic() >= settle_at:
             _settle(registry, followed.flow_run)
-            settle_at = monotonic() + _SETTLE_SECONDS
+            settle_at = monotonic() + SETTLE_SECONDS
         _look(registry, followed)
         if followed.is_final:
             ends_at = ends_at or monotonic() + _ending_seconds(followed)
@@ -140,7 +139,7 @@ class _Pause:
     """
 
     def __init__(self) -> None:
-        self._seconds = _SHORTEST_SECONDS
+        self._seconds = SHORTEST_SECONDS
         self._sleep: Callable[[float], object] = time.sleep
         try:
             self._output = select.poll()
@@ -151,12 +150,12 @@ class _Pause:
 
     def hurry(self) -> None:
         """Sleep for a shorter time from now on: where one change is, there may be more."""
-        self._seconds = _SHORTEST_SECONDS
+        self._seconds = SHORTEST_SECONDS
 
     def __call__(self, seconds: float) -> None:
         """Sleep for so long at most."""
         self._sleep(min(seconds, self._seconds))
-        self._seconds = min(self._seconds * _GROWTH, _LONGEST_SECONDS)
+        self._seconds = min(self._seconds * GROWTH, LONGEST_SECONDS)
 
     def _watch_output(self, seconds: float) -> None:
         found = self._output.poll(seconds * 1000)

@@ -86,7 +86,7 @@ REGISTRY = Record(
         "engine": text("What keeps it, with its version."),
         "journal_mode": text("How it keeps transactions whole."),
         "filesystem": maybe(Scalar.TEXT, "The type of its filesystem; null where not known."),
-        "results": whole("How many results are stored."),
+        "results": whole("How many results are stored in the home folder, of any registry."),
         "results_bytes": whole("The size of these, in bytes."),
         "flow_runs": table("How many flow runs are in each state, by the state's name."),
         **{name: whole(f"How many {name.replace('_', ' ')} are on record.") for name in _COUNTED},
@@ -101,8 +101,11 @@ CHECKED_REGISTRY = Record(
         "url": text("Its address, without a password."),
         "exists": yes_or_no("Whether it is there; what is not is as good as empty."),
         "faults": many(PROBLEM, "What is wrong with it; empty for nothing."),
-        "leftover_results": whole("How many stored results no run needs; 0 with --quick."),
-        "leftover_results_bytes": whole("The size of these, in bytes."),
+        "other_results": whole(
+            "How many stored results are of no run of this registry; they may be of another one. 0 with"
+            " --quick."
+        ),
+        "other_results_bytes": whole("The size of these, in bytes."),
         "leftover_secrets": whole("How many files of secrets no block needs; 0 with --quick."),
     },
 )
@@ -121,7 +124,9 @@ PRUNING = Record(
             Scalar.INTEGER,
             "How many task runs were deleted; null with --dry-run, which counts none.",
         ),
-        "leftover_files": whole("How many files were removed that nothing needed, or would be."),
+        "leftover_secrets": whole(
+            "How many files of secrets were removed that no block needed, or would be."
+        ),
         "is_dry_run": yes_or_no("Whether nothing was deleted, but only counted."),
     },
 )

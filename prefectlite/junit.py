@@ -26,8 +26,6 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 # A parser makes a space of a line's end in an attribute, and a line feed of a bare CR.
 _TEXT_ESCAPES = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord("\r"): "&#13;"}
 _ATTRIBUTE_ESCAPES = _TEXT_ESCAPES | {ord('"'): "&quot;", ord("\n"): "&#10;", ord("\t"): "&#9;"}
-# Of one run; the servers refuse files of some tens of megabytes.
-_LINES_CHARACTERS = 100_000
 _ELEMENTS = {Outcome.FAILED: "failure", Outcome.BROKEN: "error"}
 
 
@@ -124,7 +122,7 @@ def _case(flow_run: FlowRun, report: RunReport) -> Iterator[str]:
 def _system_out(lines: Sequence[LogLine], *, indent: str) -> Iterator[str]:
     text = "".join(_line(line) for line in lines)
     if text:
-        yield f"{indent}<system-out>{_text(text[-_LINES_CHARACTERS:])}</system-out>\n"
+        yield f"{indent}<system-out>{_text(text)}</system-out>\n"
 
 
 def _line(line: LogLine) -> str:

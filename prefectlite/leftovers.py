@@ -2,18 +2,16 @@
 
 ``registry check`` and ``registry prune`` ask. Whoever deletes a run or a block removes its files, too;
 what is left over is of one that was killed in between, or of a registry that was restored from a
-backup. Only the registry that lies in the home folder itself has leftovers there: the files of one
-that lies elsewhere stand among those of others, and nothing tells whose they are.
+backup. Only the files of secrets that a registry has itself listed are ever removed here. Stored results
+are only counted: several registries may share a home folder, and no file tells whose it is.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import time
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from prefectlite.block_documents import remove_unused_secrets
 from prefectlite.errors import PrefectLiteError
@@ -25,58 +23,35 @@ from prefectlite.settings import PREFECTLITE_HOME
 from prefectlite.upkeep_records import Fault
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# What is younger may be about to be renamed, or of a run that another registry has just begun.
-_LEAST_SECONDS = 86_400
 
 
-@dataclass(slots=True)
-class Leftovers:
-    """What is left over.
+def leftover_secrets(upkeep: UpkeepRegistry, blocks: BlockRegistry) -> list[str]:
+    """Return the names of the files of secrets that no block names; none of a registry elsewhere.
 
-    Attributes:
-        results: Stored results that no run on record has stored.
-        results_bytes: How large they are together.
-        secrets: The names of files of secrets that no block names.
+    A backup has listed the files, too, that the registry beside them has come to need since.
     """
-
-    results: list[Path] = field(default_factory=list)
-    results_bytes: int = 0
-    secrets: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.results or self.secrets)
+    return blocks.unused_secrets_files() if _is_at_home(upkeep) else []
 
 
-def find_leftovers(upkeep: UpkeepRegistry, blocks: BlockRegistry) -> Leftovers:
-    """Return what is left over; it only looks."""
-    found = Leftovers()
-    path = upkeep.storage().path
-    if path is None or path.parent != PREFECTLITE_HOME.value().resolve():
-        return found
-    found.secrets = blocks.unused_secrets_files()
-    before = time.time() - _LEAST_SECONDS
-    files = [entry for entry in _result_files() if entry.stat().st_mtime < before]
+def remove_leftover_secrets(registry: Registry, names: Collection[str]) -> int:
+    """Remove files of secrets that no block names; return how many are gone."""
+    if not names:
+        return 0
+    with suppress(PrefectLiteError):
+        remove_unused_secrets()
+    return len({*names} - {*registry.blocks.unused_secrets_files()})
+
+
+def other_results_size(upkeep: UpkeepRegistry) -> tuple[int, int]:
+    """Return how many results no run of this registry has stored, and their size in bytes.
+
+    They may be those of another one. Of a registry that is not in the home folder it is none.
+    """
+    files = _result_files() if _is_at_home(upkeep) else []
     # After the files: a run is on record before it stores anything.
-    known = upkeep.known_runs([entry.name for entry in files])
-    for entry in files:
-        if entry.name not in known:
-            found.results.append(Path(entry.path))
-            found.results_bytes += entry.stat().st_size
-    return found
-
-
-def remove_leftovers(registry: Registry, leftovers: Leftovers) -> int:
-    """Remove what is left over; return how many files are gone."""
-    count = 0
-    for path in leftovers.results:
-        with suppress(OSError):
-            path.unlink()
-            count += 1
-    if leftovers.secrets:
-        with suppress(PrefectLiteError):
-            remove_unused_secrets()
-        count += len({*leftovers.secrets} - {*registry.blocks.unused_secrets_files()})
-    return count
+    known = upkeep.known_runs({id_ for id_, _ in files})
+    sizes = [size for id_, size in files if id_ not in known]
+    return len(sizes), sum(sizes)
 
 
 def missing_secrets(blocks: BlockRegistry) -> list[Fault]:
@@ -92,19 +67,23 @@ def missing_secrets(blocks: BlockRegistry) -> list[Fault]:
 
 
 def results_size() -> tuple[int, int]:
-    """Return how many results are stored, and how large they are together in bytes."""
-    sizes = [entry.stat().st_size for entry in _result_files()]
+    """Return how many results the home folder has, and how large they are together in bytes."""
+    sizes = [size for _, size in _result_files()]
     return len(sizes), sum(sizes)
 
 
-def _result_files() -> list[os.DirEntry[str]]:
-    """Return the files of results, and those that were never finished; nothing else is ours."""
-    try:
-        with os.scandir(results_folder()) as entries:
-            return [
-                entry
-                for entry in entries
-                if _ID.match(entry.name.removeprefix(".")) and entry.is_file(follow_symlinks=False)
-            ]
-    except OSError:
-        return []
+def _is_at_home(upkeep: UpkeepRegistry) -> bool:
+    path = upkeep.storage().path
+    return path is not None and path.parent == PREFECTLITE_HOME.value().resolve()
+
+
+def _result_files() -> list[tuple[str, int]]:
+    """Return of each file of a result, finished or not, the run's id and the size in bytes."""
+    found = []
+    with suppress(OSError), os.scandir(results_folder()) as entries:
+        for entry in entries:
+            match = _ID.match(entry.name.removeprefix("."))
+            with suppress(FileNotFoundError):  # it was renamed, or deleted, since it was listed
+                if match and entry.is_file(follow_symlinks=False):
+                    found.append((match[0], entry.stat().st_size))
+    return found

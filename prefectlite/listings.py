@@ -39,12 +39,15 @@ def writable_registry() -> Registry:
     return open_registry(PREFECTLITE_REGISTRY.value())
 
 
-def settled_registry() -> Registry:
-    """Return the registry, to read from, once it says which runs' processes are dead.
+def settled_registry(*, to_write: bool = False) -> Registry:
+    """Return the registry, once it says which runs' processes are dead.
 
     Where that cannot be written, a note says which runs these are.
+
+    Args:
+        to_write: Whether it is to be changed; else it is not even made where there is none.
     """
-    registry = open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
+    registry = open_registry(PREFECTLITE_REGISTRY.value(), read_only=not to_write)
     for flow_run in settle(registry, writable_registry):
         console.note(
             f"flow run {flow_run.name!r} is {flow_run.state.name} on record, but its process is"

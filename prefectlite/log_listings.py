@@ -22,6 +22,7 @@ from prefectlite.run_filters import TaskRunFilter
 # Lines are read in pieces of this size: a reader that holds the registry for long stops checkpoints,
 # and all lines of a run may not fit into memory.
 _LINES_AT_ONCE = 5_000
+_CHARACTERS_AT_ONCE = 4_000_000
 
 
 class Level(StrEnum):
@@ -113,15 +114,22 @@ class LogReader:
 
     def lines(self) -> Iterator[LogLine]:
         """Yield the lines that are on record and were not read before."""
-        while lines := self._read(_LINES_AT_ONCE, is_last=False):
+        last = 0
+        if self._query.keys() - {"with_subflows"}:
+            # What does not match is not looked at again at the next look.
+            last = self._registry.last_log_position(
+                self._flow_run_id, with_subflows=self._query.get("with_subflows", False)
+            )
+        while lines := self._read(LogQuery(limit=_LINES_AT_ONCE, characters=_CHARACTERS_AT_ONCE)):
             yield from lines
+        self._after = max(self._after, last)
 
     def last_lines(self, count: int) -> list[LogLine]:
         """Return the last of the lines that are on record and were not read before; forget the others."""
-        return self._read(count, is_last=True)
+        return self._read(LogQuery(limit=count, is_last=True))
 
-    def _read(self, count: int, *, is_last: bool) -> list[LogLine]:
-        query = LogQuery(**self._query, after=self._after, limit=count, is_last=is_last)
+    def _read(self, some: LogQuery) -> list[LogLine]:
+        query: LogQuery = {**self._query, **some, "after": self._after}
         lines = self._registry.read_logs(self._flow_run_id, **query)
         if lines:
             self._after = lines[-1].position

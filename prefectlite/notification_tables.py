@@ -28,7 +28,7 @@ from prefectlite.rows import (
     state_from,
     storable,
 )
-from prefectlite.tables import Tables
+from prefectlite.tables import Tables, id_range
 
 _RULE_COLUMNS = "id, states, tags, flow_names, block, template, is_active, created_at"
 _OF_RULE = "FROM notification WHERE rule_seq = notification_rule.seq"
@@ -76,10 +76,8 @@ class NotificationTables(Tables, NotificationRegistry):
         self._write(lambda connection: connection.execute(_INSERT_RULE, row), durable=True)
 
     def find_rule(self, reference: str) -> NotificationRule:  # noqa: D102 - see the interface
-        id_ = storable(reference).lower()
-        # "g" is the first character after those of an id, so this is its every prefix.
         sql = f"{_SELECT_RULE} WHERE id >= ? AND id < ? ORDER BY seq DESC LIMIT {_CANDIDATES}"
-        found = self._read(_rule, sql, (id_, id_ + "g")) if id_ else []
+        found = self._read(_rule, sql, id_range(storable(reference)))
         if not found:
             raise _missing(reference)
         if len(found) > 1:

@@ -10,8 +10,38 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from prefectlite.errors import OutputError
+from prefectlite.errors import OutputError, UsageError
 from prefectlite.filesystems import is_open_already
+from prefectlite.registry import registry_path
+from prefectlite.settings import PREFECTLITE_REGISTRY
+
+# What SQLite has beside its file, and prefectlite.
+_REGISTRY_ENDINGS = ("", "-wal", "-shm", "-journal")
+_GATE_SUFFIX = ".lock"
+
+
+def refuse_registry_file(path: Path, url: str | None = None) -> None:
+    """Refuse to write where the registry is: whoever did would lose all that is on record.
+
+    Args:
+        path: A path, by whatever name.
+        url: The registry's; None for the one in use.
+
+    Raises:
+        UsageError: It is a file of the registry, or would become one.
+    """
+    registry = registry_path(PREFECTLITE_REGISTRY.value() if url is None else url)
+    if registry is None:
+        return
+    own = [registry.with_name(registry.name + ending) for ending in _REGISTRY_ENDINGS]
+    own.append(registry.with_suffix(_GATE_SUFFIX))
+    if Path(os.path.realpath(path)) in own or any(_is_same(path, one) for one in own):
+        raise UsageError(f"{path} is a file of the registry itself", hint="name another file")
+
+
+def part_of(path: Path) -> Path:
+    """Return a file beside another, of a name that nobody can know, to be written and renamed."""
+    return path.with_name(f".prefectlite-{os.urandom(8).hex()}.part")
 
 
 def output_path(path: Path) -> Path:
@@ -22,6 +52,7 @@ def output_path(path: Path) -> Path:
 
     Raises:
         OutputError: It cannot be written there.
+        UsageError: The registry is there.
     """
     try:
         found = path.absolute()
@@ -39,11 +70,12 @@ def output_path(path: Path) -> Path:
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a link to itself
         told = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write {str(path)!r}: {told}") from error
+    refuse_registry_file(found)
     return found
 
 
 def write_file(path: Path, texts: Iterable[str]) -> None:
-    """Write a file; an earlier one is replaced in one step.
+    """Write a file; an earlier one is replaced in one step, by one that the same may read.
 
     Args:
         path: As ``output_path`` gave it.
@@ -57,9 +89,11 @@ def write_file(path: Path, texts: Iterable[str]) -> None:
             with path.open("a", encoding="utf-8") as file:
                 file.writelines(texts)
             return
-        part = path.with_name(f".prefectlite-{os.getpid()}.part")
+        part = part_of(path)
         try:
-            with part.open("w", encoding="utf-8") as file:
+            with part.open("x", encoding="utf-8") as file:
+                with suppress(FileNotFoundError):
+                    os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
                 file.writelines(texts)
             part.replace(path)
         finally:
@@ -67,6 +101,13 @@ def write_file(path: Path, texts: Iterable[str]) -> None:
                 part.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _is_special(path: Path) -> bool:

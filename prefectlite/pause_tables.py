@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from prefectlite.clock import to_microseconds
-from prefectlite.database import Where
+from prefectlite.conditions import Where
 from prefectlite.errors import ConflictError
 from prefectlite.records import FlowRun, Pause
 from prefectlite.registry_parts import PauseRegistry

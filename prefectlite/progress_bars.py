@@ -1,6 +1,6 @@
 """How far long work has come, on the last line of a terminal.
 
-Commands that delete, prune and back up use it. It writes to stderr alone, and only where that is a
+Commands that delete, prune, check and back up use it. It writes to stderr alone, and only where that is a
 terminal which can clear a line; work that is over in a moment shows nothing, and what it has shown is
 gone when the work ends, however it ends.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 from prefectlite import console
@@ -56,13 +57,12 @@ class ProgressBar:
 
     def update(self, done: int, total: int) -> None:
         """Say how much of all is done; as often as one likes."""
-        at = monotonic()
-        if not self._is_shown or at < self._draw_at or total <= 0:
-            return
-        self._draw_at = at + _INTERVAL_SECONDS
-        if self._is_in_foreground():
-            self._write(f"{_ERASE}{self.text(done, total, seconds=at - self._began_at)}")
-            self._has_drawn = True
+        if total > 0:
+            self._draw(lambda seconds: self.text(done, total, seconds=seconds))
+
+    def tick(self) -> None:
+        """Say only for how long the work goes on, where nobody knows how much there is."""
+        self._draw(lambda seconds: f"{self._label}  {duration_text(seconds)}")
 
     def clear(self) -> None:
         """Take the line away, so that something else can be said; the next update draws it again."""
@@ -93,6 +93,15 @@ class ProgressBar:
                 tail += f"  {part}"
         bar = self._bar(share, min(room - len(tail) - 1, _WIDEST))
         return f"{self._label} {bar}{percentage}{tail}"
+
+    def _draw(self, text: Callable[[float], str]) -> None:
+        at = monotonic()
+        if not self._is_shown or at < self._draw_at:
+            return
+        self._draw_at = at + _INTERVAL_SECONDS
+        if self._is_in_foreground():
+            self._write(f"{_ERASE}{text(at - self._began_at)}")
+            self._has_drawn = True
 
     def _bar(self, share: float, width: int) -> str:
         if width < _NARROWEST:

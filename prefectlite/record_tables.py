@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
+from math import inf
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 from prefectlite import console
@@ -168,7 +170,8 @@ def show(records: Sequence[T], table: RecordTable[T], listing: Listing) -> None:
         for record in records:
             console.out(console.escaped(table.reference(record)))
     elif form == "csv":
-        console.out_csv([[column.name for column in columns], *_csv_rows(records, columns)])
+        rows = ([_csv(column.value(record)) for column in columns] for record in records)
+        console.out_csv(chain([[column.name for column in columns]], rows))
     elif form == "table":
         show_table(records, table, columns, keep=table.keep if listing.columns is None else ())
     else:
@@ -182,7 +185,7 @@ def show(records: Sequence[T], table: RecordTable[T], listing: Listing) -> None:
             for document in documents:
                 console.out_json_line(document)
         else:
-            console.out_json([*documents])
+            console.out_json_list(documents)
 
 
 def show_table(
@@ -222,8 +225,7 @@ def show_all(records: Sequence[T], table: RecordTable[T], listing: Listing) -> N
         (value,) = (column.value for column in table.columns if column.name == order.by)
         with_value = [record for record in records if value(record) is not None]
         without = [record for record in records if value(record) is None]
-        # Only values of one column are compared with each other, and these are of one type.
-        with_value.sort(key=value, reverse=order.is_descending)  # type: ignore[arg-type]
+        with_value.sort(key=lambda record: _sort_key(value(record)), reverse=order.is_descending)
         records = with_value + without
     show(records[: listing.limit], table, listing)
 
@@ -243,6 +245,15 @@ def first(find: Callable[[int], list[T]], limit: int | None) -> tuple[list[T], b
 def note_cut() -> None:
     """Say that a listing was cut, and how to see more."""
     console.note(f"these are the first {DEFAULT_LIMIT}; --limit N shows more")
+
+
+def _sort_key(value: object) -> tuple[float, str]:
+    """Return what to sort a value by: the values of settings, for one, are of more than one type."""
+    if isinstance(value, datetime):
+        return value.timestamp(), ""
+    if isinstance(value, int | float):
+        return value, ""
+    return inf, ", ".join(value) if isinstance(value, tuple) else _text(value)
 
 
 def _known(name: str, names: Sequence[str], *, option: str) -> str:
@@ -281,10 +292,6 @@ def _text(value: object) -> str:
 
 def _json(value: object) -> object:
     return iso_text(value) if isinstance(value, datetime) else value
-
-
-def _csv_rows(records: Sequence[T], columns: Sequence[Column[T]]) -> list[list[object]]:
-    return [[_csv(column.value(record)) for column in columns] for record in records]
 
 
 def _csv(value: object) -> object:

@@ -265,6 +265,7 @@ class LogQuery(TypedDict, total=False):
         with_subflows: Those of its subflow runs, and of theirs, too.
         after: Only those with a greater ``position``.
         limit: At most this many; None for all.
+        characters: No more once the messages have this many together.
         is_last: Of these, the last ones, where there are more than the limit; else the first.
     """
 
@@ -275,6 +276,7 @@ class LogQuery(TypedDict, total=False):
     with_subflows: bool
     after: int
     limit: int | None
+    characters: int
     is_last: bool
 
 

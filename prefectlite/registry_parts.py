@@ -421,11 +421,12 @@ class UpkeepRegistry(ABC):
         """Return how much is on record; with a million task runs it takes a tenth of a second."""
 
     @abstractmethod
-    def faults(self, *, is_quick: bool) -> list[Fault]:
+    def faults(self, *, is_quick: bool, told: Callable[[], object] | None = None) -> list[Fault]:
         """Return what is damaged, or contradicts itself; reads everything.
 
         Args:
             is_quick: Look for damage only, and not at what the indexes say.
+            told: Called many times a second, while it goes on.
         """
 
     @abstractmethod
@@ -468,8 +469,17 @@ class UpkeepRegistry(ABC):
         """Forget cache keys that have expired, or whose result was that of a run which is deleted."""
 
     @abstractmethod
-    def give_back_space(self) -> None:
-        """Make the store as small as it can be; nobody else can write meanwhile."""
+    def give_back_space(self, *, told: Callable[[], object] | None = None) -> None:
+        """Make the store as small as it can be; nobody else can write meanwhile.
+
+        Where somebody reads at that moment, the space is given back by who writes later.
+
+        Args:
+            told: Called many times a second, while it goes on.
+
+        Raises:
+            RegistryFullError: There is no room for what it writes on the way.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -19,16 +19,20 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from prefectlite import console
 from prefectlite.clock import EPOCH, monotonic, now
 from prefectlite.errors import NotFoundError, OutputClosedError, OutputError, PrefectLiteError
 from prefectlite.filesystems import is_open_already
+from prefectlite.output_files import refuse_registry_file
 from prefectlite.records import FlowRun, StateChange, TaskRun, iso_text
 from prefectlite.registry import Registry, open_registry
 from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
@@ -50,13 +54,18 @@ _INTERRUPTED_SECONDS = 1.0
 class RunEvents:
     """Where the lines go.
 
+    Args:
+        descriptor: Of a file that is open.
+        is_kept: Whether what it holds already stays, when the first run is followed.
+
     Attributes:
         error: Why they could not be written, or the registry not read; None while all is well.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, is_kept: bool = True) -> None:
         self.error: PrefectLiteError | None = None
         self._descriptor = descriptor
+        self._is_kept = is_kept
         self._thread: threading.Thread | None = None
 
     def write(self, events: Iterable[dict[str, object]]) -> None:
@@ -64,16 +73,25 @@ class RunEvents:
         data = "".join(f"{json.dumps(event)}\n" for event in events).encode()
         try:
             while data and self.error is None:
-                data = data[os.write(self._descriptor, data) :]
+                try:
+                    data = data[os.write(self._descriptor, data) :]
+                except BlockingIOError:  # whoever made the pipe does not want to be blocked
+                    self._wait_for_room()
         except BrokenPipeError:
             self.error = OutputClosedError("the reader of the events has gone")
         except OSError as error:
             self.error = OutputError(f"cannot write the events: {error.strerror or error}")
 
+    def _wait_for_room(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._descriptor, select.POLLOUT)
+        waiting.poll()  # ends, too, where the reader has gone
+
     @contextmanager
     def following(self, request: _Source) -> Iterator[None]:
         """Write what becomes of a request's flow run meanwhile, to the last state on record."""
         has_ended = threading.Event()
+        self._empty()
 
         def follow() -> None:
             follower = EventFollower(request)
@@ -100,6 +118,14 @@ class RunEvents:
             while self._thread.is_alive() and (deadline is None or monotonic() < deadline):
                 self._thread.join(_LOOK_SECONDS)  # a signal that comes just before it is noticed
 
+    def _empty(self) -> None:
+        """Empty an earlier file, now that there is something to write to it."""
+        if not self._is_kept and stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            try:
+                os.ftruncate(self._descriptor, 0)
+            except OSError as error:
+                self.error = OutputError(f"cannot write the events: {error.strerror or error}")
+
     def close(self) -> None:
         """Close the descriptor."""
         # Not where Ctrl-C has ended the wait for a reader: another file could get its number.
@@ -109,22 +135,27 @@ class RunEvents:
 
 @contextmanager
 def open_events(target: str) -> Iterator[RunEvents]:
-    """Open a file for events, or stdout as it now is for ``-``; an earlier file is emptied.
+    """Open a file for events, or stdout as it now is for ``-``.
+
+    An earlier file is emptied no sooner than there is a run to follow.
 
     Raises:
         OutputError: It cannot be written.
+        UsageError: It is a file of the registry.
     """
+    is_kept = target == "-" or is_open_already(target)
     try:
         if target == "-":
             console.flush()
             descriptor = os.dup(1)
         else:
-            start = os.O_APPEND if is_open_already(target) else os.O_TRUNC
+            refuse_registry_file(Path(target))
+            start = os.O_APPEND if is_kept else 0
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | start, 0o666)
     except (OSError, ValueError) as error:
         told = getattr(error, "strerror", None) or error
         raise OutputError(f"cannot write {target!r}: {told}") from error
-    events = RunEvents(descriptor)
+    events = RunEvents(descriptor, is_kept=is_kept)
     try:
         yield events
     finally:

@@ -5,20 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from prefectlite import console
 from prefectlite.errors import PrefectLiteError, UsageError
 from prefectlite.flow_run_tables import print_runs
-from prefectlite.listings import writable_registry
+from prefectlite.listings import settled_registry
 from prefectlite.pauses import is_refusal, resume
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.run_inputs import from_texts
 from prefectlite.selections import FlowRunSelection
-from prefectlite.settling import settle
-from prefectlite.states import State
+from prefectlite.states import StateType
 from prefectlite.waiting import wait_for_flow_run
 
 # The run's process is awake within some milliseconds, and says at once what it does not take.
@@ -30,12 +29,12 @@ class Change(NamedTuple):
 
     Attributes:
         do: Does it with one, and returns the run as it then is.
-        can: Says of a state whether it can be done with a run in it.
+        types: The types of states in which a run must be so that it can be done.
         done: What is said of each then, such as ``Paused``.
     """
 
     do: Callable[[Registry, FlowRun], FlowRun]
-    can: Callable[[State], bool]
+    types: Collection[StateType]
     done: str
 
 
@@ -53,9 +52,8 @@ def change_each(
     Returns:
         The exit code: that of the last one with which it could not be done.
     """
-    registry = writable_registry()
-    settle(registry, lambda: registry)
-    chosen = selection.choose(registry, change.can)
+    registry = settled_registry(to_write=not dry_run)
+    chosen = selection.choose(registry, change.types)
     if dry_run:
         print_runs(chosen, as_json=as_json)
         return 0
@@ -69,7 +67,7 @@ def change_each(
         else:
             changed.append(now)
             why = f" {now.state.message}" if now.state.is_paused() else ""
-            console.say(f"{change.done} flow run '{console.escaped(now.name)}' ({now.id}).{why}")
+            console.say(console.escaped(f"{change.done} flow run '{now.name}' ({now.id}).{why}"))
     if as_json:
         console.out_json([flow_run.dict() for flow_run in changed])
     return exit_code

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from prefectlite.clock import now, to_microseconds
-from prefectlite.database import Where
+from prefectlite.conditions import Where
 from prefectlite.records import FlowRun
 from prefectlite.rows import Row
 from prefectlite.run_filters import FlowRunFilter, Order, TaskRunFilter

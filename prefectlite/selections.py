@@ -7,19 +7,21 @@ one that was given more than once, any of its values.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
 from prefectlite import console
-from prefectlite.commands import Argument, Option, Past
+from prefectlite.commands import Argument, NonEmpty, Option, Past
 from prefectlite.errors import UsageError
 from prefectlite.names import near_hint
 from prefectlite.records import FlowRun
 from prefectlite.references import FROM_STDIN, find_each
 from prefectlite.registry import Registry
 from prefectlite.run_filters import FlowRunFilter
-from prefectlite.states import STATE_NAMES, State, StateType
+from prefectlite.states import STATE_NAMES, StateType
+
+_KNOWN_STATES = {name.lower() for name in (*STATE_NAMES, *StateType)}
 
 StateOption = Annotated[
     list[str] | None,
@@ -74,7 +76,7 @@ UntilOption = Annotated[
     Option("--until", description="Only those that began before then, likewise.", metavar="TIME"),
 ]
 TextOption = Annotated[
-    str | None,
+    NonEmpty | None,
     Option(
         "--text",
         description="Only those with this in their name, their flow's or task's name, their message"
@@ -135,7 +137,9 @@ class FlowRunFilters:
             tags=self.tag or (),
             deployment_ids=[deployment.id for deployment in deployments],
             work_queues=self.queue or (),
-            parent_flow_run_id=registry.find_flow_run(self.parent).id if self.parent else None,
+            parent_flow_run_id=(
+                None if self.parent is None else registry.find_flow_run(self.parent).id
+            ),
             since=self.since,
             until=self.until,
             text=self.text,
@@ -169,17 +173,17 @@ class FlowRunSelection(FlowRunFilters):
         """Return whether options describe the flow runs, instead of references that name them."""
         return self.every or self.is_given()
 
-    def choose(self, registry: Registry, can: Callable[[State], bool]) -> list[FlowRun]:
+    def choose(self, registry: Registry, types: Collection[StateType]) -> list[FlowRun]:
         """Return the flow runs that are named; else those that the options describe.
 
         A note says where there is none.
 
         Args:
-            can: Says of a state whether the command can do its work with a run in it: of those that
-                are described it is done with no others.
+            types: The types of states in which a run must be so that the command can do its work
+                with it: of those that are described it is done with no others.
 
         Raises:
-            UsageError: Both are given, or neither.
+            UsageError: Both are given, or neither; or there is none, and a state is misspelled.
             NotFoundError: Something that is named is not there.
             AmbiguousReferenceError: There are several of it.
         """
@@ -192,20 +196,35 @@ class FlowRunSelection(FlowRunFilters):
                 "which flow runs?",
                 hint="name some, or say --flow NAME, --state STATE, another filter or --all",
             )
-        described = registry.list_flow_runs(self.filter_by(registry), limit=None)
-        chosen = [run for run in described if can(run.state)]
+        where = self.filter_by(registry)
+        if not where.states:  # else all that have ever ended would be read
+            where = where._replace(states=types)
+        described = registry.list_flow_runs(where, limit=None)
+        chosen = [run for run in described if run.state.type in types]
         if not chosen:
+            check_states(self.state or ())
             console.note("there is no such flow run with which this can be done")
             note_unknown_states(self.state or ())
         return chosen
 
 
+def check_states(words: Collection[str]) -> None:
+    """Refuse words that are no states and near to one: a script must not take a slip for success.
+
+    Raises:
+        UsageError: One is such a word.
+    """
+    for word in words:
+        near = None if word.lower() in _KNOWN_STATES else near_hint(word.lower(), _KNOWN_STATES)
+        if near:
+            raise UsageError(f"{word!r} is no state that prefectlite knows", hint=near)
+
+
 def note_unknown_states(words: Collection[str]) -> None:
     """Say which words are no states that prefectlite knows: a flow may have states of its own."""
-    known = {name.lower() for name in (*STATE_NAMES, *StateType)}
     for word in words:
-        if word.lower() not in known:
-            near = near_hint(word.lower(), known)
+        if word.lower() not in _KNOWN_STATES:
+            near = near_hint(word.lower(), _KNOWN_STATES)
             console.note(
                 f"{word!r} is no state that prefectlite knows" + (f"; {near}" if near else "")
             )

@@ -46,6 +46,8 @@ STATE_NAMES = {
 FINAL = frozenset(
     {StateType.COMPLETED, StateType.FAILED, StateType.CANCELLED, StateType.CRASHED},
 )
+#: What something may still follow.
+UNFINISHED = frozenset(StateType) - FINAL
 
 #: What may follow each type. A final one is followed by nothing, whoever asks. RUNNING to
 #: CANCELLED is a flow that returned a cancelled state; PENDING to COMPLETED is a cached task; PAUSED to

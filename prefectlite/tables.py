@@ -23,6 +23,9 @@ T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], None]
 
 
+_LEAST_ID_CHARACTERS = 4
+
+
 class Write(Protocol):
     """A function that does ``work`` in one transaction; see ``Database.write``."""
 
@@ -72,6 +75,17 @@ def ends_process(run: FlowRun | TaskRun) -> bool:
     if not isinstance(run, FlowRun) or run.supervisor is None or run.process is None:
         return False
     return run.state.is_final() and run.process.pid == here.pid
+
+
+def id_range(text: str) -> tuple[str, str]:
+    """Return between which two texts the ids are that begin with a text: from the first, below the second.
+
+    None are where it has less than four characters, the least that stand for an id, as in git: fewer
+    are rather a slip of the finger, and name another thing tomorrow.
+    """
+    # "g" is the first character after those of an id.
+    start = text.lower() if len(text) >= _LEAST_ID_CHARACTERS else "g"
+    return start, start + "g"
 
 
 def only(

@@ -179,7 +179,7 @@ class ConcurrentTaskRunner(TaskRunner):
 
         def go_on() -> None:
             logger_of(call.context).warning(
-                "The thread did not stop at its timeout; the run goes on without it. It hangs"
+                "The thread does not stop when it is told to; the run goes on without it. It hangs"
                 " at %s",
                 place,
             )

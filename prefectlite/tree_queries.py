@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prefectlite.clock import to_microseconds
-from prefectlite.database import Where
+from prefectlite.conditions import Where
 from prefectlite.records import LogQuery
-from prefectlite.rows import FLOW_RUN_COLUMNS, storable
+from prefectlite.rows import FLOW_RUN_COLUMNS, Row, storable
 
 _TREE = """
     WITH RECURSIVE tree (seq, id) AS (
@@ -18,6 +20,7 @@ _TREE = """
     )
 """
 _IN_TREE = f"IN ({_TREE} SELECT seq FROM tree)"  # noqa: S608 - literals only, no value
+_IS_RUN = "= (SELECT seq FROM flow_run WHERE id = ?)"
 #: Takes the id of a flow run; the columns are those of ``rows.flow_run_from``.
 LIST_RUN_TREE = f"SELECT {FLOW_RUN_COLUMNS} FROM flow_run WHERE seq {_IN_TREE} ORDER BY seq"  # noqa: S608 - literals only, no value
 #: Takes the id of a flow run; the columns are those of ``rows.task_count_from``.
@@ -36,12 +39,29 @@ _IS_OF_TASK = """
 """
 
 
+def newest_line_query(*, with_subflows: bool) -> str:
+    """Return a SELECT of the greatest position of a log line; it takes the id of a flow run."""
+    runs = _IN_TREE if with_subflows else _IS_RUN
+    position = "(SELECT max(seq) FROM log WHERE flow_run_seq = flow_run.seq)"  # by its index
+    return f"SELECT max({position}) FROM flow_run WHERE seq {runs}"  # noqa: S608 - literals only, no value
+
+
+def first_rows(cursor: Iterable[Row], characters: int) -> list[Row]:
+    """Return the first rows of what ``log_query`` selects, until their messages have so many."""
+    rows = []
+    for row in cursor:
+        rows.append(row)
+        characters -= len(row[3])
+        if characters <= 0:
+            break
+    return rows
+
+
 def log_query(flow_run_id: str, query: LogQuery) -> tuple[str, list[object]]:
     """Return a SELECT of log lines and its values; the columns are those of ``rows.log_line_from``."""
     where = Where()
     with_subflows = query.get("with_subflows", False)
-    of_run = _IN_TREE if with_subflows else "= (SELECT seq FROM flow_run WHERE id = ?)"
-    where.add(f"flow_run_seq {of_run}", flow_run_id)
+    where.add(f"flow_run_seq {_IN_TREE if with_subflows else _IS_RUN}", flow_run_id)
     where.add("seq > ?", query.get("after", 0))
     if "task_run_id" in query:
         where.add("task_run_id = ?", query["task_run_id"])

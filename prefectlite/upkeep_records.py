@@ -115,12 +115,20 @@ class EndedRun:
 
 @dataclass(slots=True)
 class Deleted:
-    """The ids of the runs that are off the record; filled while they are deleted."""
+    """The ids of the runs that are off the record; filled while they are deleted.
+
+    Attributes:
+        flow_run_ids: The flow runs.
+        task_run_ids: Their task runs.
+        unfinished_id: A flow run on record of whose task runs or log lines some are gone; or None.
+    """
 
     flow_run_ids: list[str] = field(default_factory=list)
     task_run_ids: list[str] = field(default_factory=list)
+    unfinished_id: str | None = None
 
     def clear(self) -> None:
         """Forget them: they are on record after all."""
         self.flow_run_ids.clear()
         self.task_run_ids.clear()
+        self.unfinished_id = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3  # noqa: TID251 - a part of the SQLite registry
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefectlite.clock import from_microseconds, monotonic, now, to_microseconds
-from prefectlite.database import Database, Where
-from prefectlite.errors import OutputError
+from prefectlite.conditions import Where
+from prefectlite.database import Database
+from prefectlite.errors import OutputError, RegistryFullError
 from prefectlite.registry_parts import UpkeepRegistry
 from prefectlite.rows import Row
 from prefectlite.sqlite_faults import found_faults
 from prefectlite.upkeep_records import Contents, Deleted, EndedRun, Fault, Prunable, Storage
 
 T = TypeVar("T")
+Told = Callable[[], object]
 
 # Others that write wait no longer than this, with a checkpoint of what it changed: a tenth of a second.
 _DELETE_SECONDS = 0.03
@@ -135,13 +138,13 @@ class UpkeepTables(UpkeepRegistry):
             flow_runs=dict(by_state), rows=rows, oldest_at=oldest_at, newest_at=newest_at
         )
 
-    def faults(self, *, is_quick: bool) -> list[Fault]:  # noqa: D102 - see the interface
+    def faults(self, *, is_quick: bool, told: Told | None = None) -> list[Fault]:  # noqa: D102 - see the interface
         is_newest = self._pragma("user_version") == self._database.schema.version
 
         def find(connection: sqlite3.Connection) -> list[Fault]:
             return found_faults(connection, is_quick=is_quick, is_newest=is_newest)
 
-        return self._database.use(lambda connection: _interruptible(connection, find))
+        return self._database.use(lambda connection: _interruptible(connection, find, told))
 
     def known_runs(self, ids: Collection[str]) -> set[str]:  # noqa: D102 - see the interface
         asked = (json.dumps([*ids]),)
@@ -178,7 +181,9 @@ class UpkeepTables(UpkeepRegistry):
 
         count = self._database.write(delete, durable=True, undo=deleted.clear)
         # Each changes pages all over the file: three hundred of them would make a log of gigabytes.
-        self._database.maintain("PRAGMA wal_checkpoint(PASSIVE)")
+        self._database.maintain(
+            lambda one: one.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        )
         return count
 
     def forget_lost_results(self) -> None:  # noqa: D102 - see the interface
@@ -188,9 +193,20 @@ class UpkeepTables(UpkeepRegistry):
             rows = [(key, at) for (key,) in keys]
             self._database.write(_forgetting(rows))
 
-    def give_back_space(self) -> None:  # noqa: D102 - see the interface
-        if self.storage().exists:
-            self._database.maintain("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+    def give_back_space(self, *, told: Told | None = None) -> None:  # noqa: D102 - see the interface
+        storage = self.storage()
+        if not storage.exists:
+            return
+        # All of it goes through the log.
+        needed = storage.file_bytes - storage.free_bytes
+        free = shutil.disk_usage(self._database.path.parent).free
+        if free < needed:
+            raise RegistryFullError(
+                f"there is no room to compact the registry {self._database.path}: that takes"
+                f" {needed:,} bytes of its disk for a while, and {free:,} are free",
+                hint="free some space and run it again; what was on record is intact",
+            )
+        self._database.maintain(lambda connection: _compact(connection, told))
 
     def close(self) -> None:  # noqa: D102 - see the interface
         self._database.close()
@@ -210,10 +226,12 @@ def _delete(connection: sqlite3.Connection, flow_run_id: str, deleted: Deleted) 
     """Delete a run; return False where it has so much that the rest of it is left to the next call."""
     rows: list[Row] = connection.execute(_DELETE_TASK_RUNS, (flow_run_id,)).fetchall()
     deleted.task_run_ids += [id_ for (id_,) in rows]
+    deleted.unfinished_id = flow_run_id
     if len(rows) == _TASK_RUNS_AT_ONCE:
         return False
     if connection.execute(_DELETE_LINES, (flow_run_id,)).rowcount == _LINES_AT_ONCE:
         return False
+    deleted.unfinished_id = None
     if connection.execute("DELETE FROM flow_run WHERE id = ?", (flow_run_id,)).rowcount:
         deleted.flow_run_ids.append(flow_run_id)
     return True
@@ -223,10 +241,30 @@ def _forgetting(rows: Iterable[tuple[str, int]]) -> Callable[[sqlite3.Connection
     return lambda connection: connection.executemany(_FORGET, rows)
 
 
-def _interruptible(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+def _compact(connection: sqlite3.Connection, told: Told | None) -> None:
+    _interruptible(connection, lambda one: one.execute("VACUUM").fetchall(), told)
+    ((milliseconds,),) = connection.execute("PRAGMA busy_timeout").fetchall()
+    # Where somebody reads, the file becomes smaller with a later checkpoint: all who want to write
+    # would wait for that reader.
+    connection.execute("PRAGMA busy_timeout=0")
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout={milliseconds}")
+
+
+def _interruptible(
+    connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T], told: Told | None
+) -> T:
     """Do what takes long within SQLite, in a way that Ctrl-C ends it."""
+
     # Whatever it does, Python runs the handlers of signals here, and SQLite stops where one raises.
-    connection.set_progress_handler(lambda: 0, _STEPS_AT_ONCE)
+    def go_on() -> int:
+        if told is not None:
+            told()
+        return 0
+
+    connection.set_progress_handler(go_on, _STEPS_AT_ONCE)
     try:
         return work(connection)
     except sqlite3.OperationalError as error:

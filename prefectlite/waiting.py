@@ -1,7 +1,8 @@
 """Wait until a flow run has come to a state that another process brings it to.
 
-``run_deployment`` and the commands that wait call it. It reads the registry again and again, which
-costs next to nothing, and records nothing but that a run's process has died.
+``run_deployment`` and the commands that wait call it. It asks the registry again and again whether it
+was changed, which costs next to nothing, and reads the runs only then. It records nothing but that a
+run's process has died.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from prefectlite.registry import Registry, open_registry
 from prefectlite.settling import settle
 from prefectlite.states import State
 
-# A person does not notice the first; at the last, a look is a thousandth of the time between two.
-_SHORTEST_SECONDS = 0.02
-_LONGEST_SECONDS = 0.1
-_GROWTH = 1.2
-# To look whether every run's process lives costs more than to look at one run.
-_SETTLE_SECONDS = 1.0
+#: Between two looks, at first: a person does not notice it.
+SHORTEST_SECONDS = 0.02
+#: Later: a look costs less than a thousandth of it.
+LONGEST_SECONDS = 0.1
+#: How the one becomes the other, from look to look.
+GROWTH = 1.2
+#: How often to look whether the runs' processes live, of which no change of the registry tells.
+SETTLE_SECONDS = 1.0
 
 
 def wait_for_flow_run(
@@ -74,24 +77,30 @@ def wait_for_flow_runs(
         RegistryReadOnlyError: One is waited for whose process is dead, and that cannot be recorded.
     """
     deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
-    pause = _SHORTEST_SECONDS if poll_seconds is None else poll_seconds
+    pause = SHORTEST_SECONDS if poll_seconds is None else poll_seconds
     unrecorded: list[FlowRun] = []
+    flow_runs: list[FlowRun] = []
     settle_at = 0.0  # at once: one may have died long ago
+    read: object = None
     while True:
+        mark = registry.change_mark()
         if monotonic() >= settle_at:
             unrecorded = settle(registry, lambda: open_registry(registry.url))
-            settle_at = monotonic() + _SETTLE_SECONDS
-        flow_runs = [registry.find_flow_run(flow_run_id) for flow_run_id in flow_run_ids]
-        if sum(run.state.is_final() or until(run.state) for run in flow_runs) >= needed:
-            return flow_runs
-        refuse_unrecorded(unrecorded, flow_run_ids)
+            settle_at = monotonic() + SETTLE_SECONDS
+            read = None  # the mark does not tell of what this process has changed
+        if mark != read:
+            flow_runs = [registry.find_flow_run(flow_run_id) for flow_run_id in flow_run_ids]
+            if sum(run.state.is_final() or until(run.state) for run in flow_runs) >= needed:
+                return flow_runs
+            refuse_unrecorded(unrecorded, flow_run_ids)
+            read = mark
         left = pause if deadline is None else min(pause, deadline - monotonic())
         if left <= 0:
             return flow_runs
         # Not time.sleep: a flow that waits for another may itself be cancelled, or over its time.
         sleep(left)
         if poll_seconds is None:
-            pause = min(pause * _GROWTH, _LONGEST_SECONDS)
+            pause = min(pause * GROWTH, LONGEST_SECONDS)
 
 
 def refuse_unrecorded(unrecorded: Sequence[FlowRun], flow_run_ids: Sequence[str]) -> None:

@@ -54,9 +54,16 @@ def test_what_comes_to_be_there_meanwhile_is_not_replaced(registry, folder):
     assert names(folder) == ["one"]
 
 
-@pytest.mark.parametrize("name", ["registry.db", "a-link"])
+@pytest.mark.parametrize(
+    "name",
+    [f"registry.{ending}" for ending in ("db", "db-wal", "db-shm", "db-journal", "lock")]
+    + ["a-link", "hard", "to-the-lock", "../home-link/registry.lock"],
+)
 def test_the_registry_itself_is_never_replaced(registry, home, name):
     (home / "a-link").symlink_to(home / "registry.db")
+    (home / "to-the-lock").symlink_to("registry.lock")
+    (home / "hard").hardlink_to(home / "registry.db")
+    home.with_name("home-link").symlink_to(home)
     registry.create_flow_run(FlowRun(id=new_id(), name="n", flow_name="f", state=Running()))
     with pytest.raises(UsageError, match="the registry itself"):
         back_up(registry.url, home / name, told=no_matter, replaces=True)

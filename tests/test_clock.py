@@ -49,7 +49,11 @@ def test_a_naive_time_is_refused():
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0.0s"),
+        (0, "0s"),
+        (0.0001, "<1ms"),
+        (0.0042, "4ms"),
+        (0.0994, "99ms"),
+        (0.0996, "0.1s"),
         (0.24, "0.2s"),
         (9.94, "9.9s"),
         (9.96, "10s"),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefectlite import console
+from prefectlite.clock import now
 from prefectlite.errors import NotFoundError, OutputClosedError, OutputError
 from prefectlite.states import Completed, StateType
 
@@ -56,9 +57,15 @@ def test_a_log_message_never_begins_a_line_of_its_own(source, message):
 
 
 def test_a_log_line_has_local_time_to_the_millisecond_and_a_padded_level():
-    time = _MOMENT.astimezone().strftime("%H:%M:%S")
+    time = _MOMENT.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     line = console.log_text(_MOMENT, 30, "Flow run 'a'", "hello")
     assert line == f"{time}.513 | WARNING | Flow run 'a' - hello"
+
+
+def test_a_log_line_of_today_has_no_date():
+    moment = now()
+    line = console.log_text(moment, 20, "mine", "hello")
+    assert line.startswith(moment.astimezone().strftime("%H:%M:%S"))
 
 
 def test_times_are_local_and_absent_ones_are_empty():
@@ -127,6 +134,40 @@ def test_a_text_comes_back_from_json_as_it_was(text):
     assert json.loads(console.json_text(text)) == text
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize(
+    "values",
+    [
+        *([], [1], [{}, []], [{"a": [1, {"b": None}]}, {"c": "x\ny"}]),
+        [[float("nan")], "\x7f\u2028\N{SNOWMAN}"],
+    ],
+)
+def test_a_json_list_is_the_same_text_when_it_is_printed_piece_by_piece(
+    capsys, monkeypatch, values, is_terminal
+):
+    monkeypatch.setattr(console, "_is_terminal", lambda _: is_terminal)
+    console.out_json(values)
+    whole = capsys.readouterr().out
+    console.out_json_list(iter(values))
+    assert capsys.readouterr().out == whole
+
+
+def test_lists_are_printed_as_they_are_made(capsys):
+    printed = []
+
+    def rows():
+        for number in range(3):
+            yield [number]
+            printed.append(capsys.readouterr().out)
+
+    console.out_json_list(rows())
+    assert "".join(printed) == "[[0], [1], [2]"
+    assert capsys.readouterr().out == "]\n"
+    printed.clear()
+    console.out_csv(rows())
+    assert printed == ["0\n", "1\n", "2\n"]
+
+
 def test_json_has_no_number_that_is_none(capsys):
     console.out_json({"a": [float("nan"), float("inf"), 1.5]})
     assert json.loads(capsys.readouterr().out) == {"a": ["nan", "inf", 1.5]}
@@ -150,9 +191,10 @@ def test_output_that_cannot_be_written_is_an_error_of_ours(monkeypatch, failure,
             raise failure
 
     monkeypatch.setattr(sys, "stdout", Broken())
-    with pytest.raises(expected) as raised:
-        console.out("x")
-    assert type(raised.value) is expected
+    for out, value in ((console.out, "x"), (console.out_csv, [["x"]]), (console.out_json_list, [])):
+        with pytest.raises(expected) as raised:
+            out(value)
+        assert type(raised.value) is expected
     # There is nobody left to tell when stderr breaks.
     monkeypatch.setattr(sys, "stderr", Broken())
     console.error("x")

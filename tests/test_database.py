@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from prefectlite import database
-from prefectlite.database import Database, Where
+from prefectlite.conditions import Where
+from prefectlite.database import Database
 from prefectlite.errors import RegistryCorruptError, RegistryReadOnlyError, RegistryUnavailableError
 from prefectlite.schemas import APPLICATION_ID
 

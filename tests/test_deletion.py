@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefectlite import deletion
+from prefectlite import deletion, upkeep_tables
 from prefectlite.clock import now
 from prefectlite.deletion import delete_flow_runs
 from prefectlite.errors import ResultNotStoredError
@@ -97,6 +97,26 @@ def test_who_is_interrupted_right_after_the_write_is_told_what_is_gone(
         delete_flow_runs(registry, [first[0], second[0]], told.append)
     assert told == [Deleted([first[0]], [first[1]])]
     assert stored() == {*second}
+
+
+def test_a_run_that_takes_several_writes_is_unfinished_until_the_last(registry, add, monkeypatch):
+    statement = upkeep_tables._DELETE_TASK_RUNS.replace("LIMIT 500", "LIMIT 1")
+    monkeypatch.setattr(upkeep_tables, "_DELETE_TASK_RUNS", statement)
+    monkeypatch.setattr(upkeep_tables, "_TASK_RUNS_AT_ONCE", 1)
+    run = add()
+    write = type(registry.upkeep).delete_flow_runs
+    told = []
+
+    def interrupted(self, ids, deleted):
+        if len(told) == 1:
+            raise KeyboardInterrupt
+        return write(self, ids, deleted)
+
+    monkeypatch.setattr(type(registry.upkeep), "delete_flow_runs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        delete_flow_runs(registry, [run[0]], told.append)
+    assert told == [Deleted([], [run[1]], run[0]), Deleted([], [], run[0])]
+    assert delete(registry, [run[0]]) == [Deleted([run[0]], [])]
 
 
 def test_a_result_that_cannot_be_deleted_is_said_and_the_others_are_deleted(registry, add, stored):

@@ -1,13 +1,19 @@
 """Only what nothing on record can need is left over, and whose files these are is not guessed."""
 
 import os
-import time
 
 import pytest
 from pydantic import SecretStr
 
+from prefectlite import leftovers
 from prefectlite.blocks.system import Secret
-from prefectlite.leftovers import find_leftovers, missing_secrets, remove_leftovers, results_size
+from prefectlite.leftovers import (
+    leftover_secrets,
+    missing_secrets,
+    other_results_size,
+    remove_leftover_secrets,
+    results_size,
+)
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
@@ -23,14 +29,11 @@ def names(folder):
 
 @pytest.fixture
 def stored():
-    """Store a result, so many days ago."""
+    """Store a result."""
 
-    def store(id_, *, days=2):
+    def store(id_):
         store_result(id_, "value")
-        path = results_folder() / id_
-        at = time.time() - days * 86_400
-        os.utime(path, (at, at))
-        return path
+        return results_folder() / id_
 
     return store
 
@@ -43,45 +46,66 @@ def run_id(registry):
 
 
 def find(registry):
-    return find_leftovers(registry.upkeep, registry.blocks)
+    return leftover_secrets(registry.upkeep, registry.blocks)
 
 
-def test_the_result_of_a_run_that_is_not_on_record_is_left_over(registry, run_id, stored):
+def test_the_results_of_runs_that_are_not_on_record_are_counted(registry, run_id, stored):
     stored(run_id)
     path = stored(new_id())
-    found = find(registry)
-    assert (found.results, found.results_bytes) == ([path], path.stat().st_size)
-    assert remove_leftovers(registry, found) == 1
-    assert names(results_folder()) == [run_id]
-    assert not find(registry)
+    part = stored(new_id())
+    part = part.rename(part.with_name(f".{part.name}.0123456789abcdef"))
+    size = path.stat().st_size + part.stat().st_size
+    assert other_results_size(registry.upkeep) == (2, size)
 
 
-def test_what_is_younger_than_a_day_may_be_in_use(registry, stored):
-    stored(new_id(), days=0.9)
-    assert not find(registry)
+def test_a_result_that_a_run_on_record_is_writing_is_its_own(registry, run_id, stored):
+    path = stored(run_id)
+    path.rename(path.with_name(f".{run_id}.0123456789abcdef"))
+    assert other_results_size(registry.upkeep) == (0, 0)
 
 
-def test_a_result_that_was_never_finished_is_left_over(registry, run_id, stored):
-    path = stored(new_id())
-    part = path.rename(path.with_name(f".{run_id}.0123456789abcdef"))
-    assert find(registry).results == [part]
-
-
-def test_files_and_folders_of_others_are_not_touched(registry, stored):
+def test_files_and_folders_of_others_are_not_counted(registry, stored):
     stored(new_id()).rename(results_folder() / "notes.txt")
     (results_folder() / new_id()).mkdir()
     (results_folder() / new_id()).symlink_to("notes.txt")
     stored("ab" * 32)  # a result under a key of a person's own
-    assert not find(registry)
+    assert other_results_size(registry.upkeep) == (0, 0)
 
 
 def test_a_registry_that_is_elsewhere_has_no_leftovers_in_the_home_folder(
     registry, tmp_path, stored
 ):
     stored(new_id())
+    registry.blocks.list_secrets_file(new_id())
     other = open_registry(f"sqlite:///{tmp_path / 'other' / 'registry.db'}")
-    assert not find(other)
+    other.blocks.list_secrets_file(new_id())
+    assert (find(other), other_results_size(other.upkeep)) == ([], (0, 0))
     assert find(registry)
+    assert other_results_size(registry.upkeep)[0] == 1
+
+
+def test_a_result_that_goes_while_it_is_looked_at_is_none(registry, stored, monkeypatch):
+    class Gone:
+        """An entry of a file that was deleted right after the folder was listed."""
+
+        name = new_id()
+
+        def is_file(self, *, follow_symlinks):
+            return True
+
+        def stat(self):
+            raise FileNotFoundError(self.name)
+
+    class Entries(list):
+        __enter__ = list.__iter__
+
+        def __exit__(self, *_):
+            """As that of scandir."""
+
+    kept = stored(new_id())
+    entries = [Gone(), *os.scandir(results_folder())]
+    monkeypatch.setattr(leftovers.os, "scandir", lambda _: Entries(entries))
+    assert results_size() == other_results_size(registry.upkeep) == (1, kept.stat().st_size)
 
 
 def test_a_file_of_secrets_that_no_block_names_is_left_over(registry):
@@ -92,8 +116,8 @@ def test_a_file_of_secrets_that_no_block_names_is_left_over(registry):
     (secrets_folder() / left).write_text("[]")
     (secrets_folder() / new_id()).write_text("of another registry")
     found = find(registry)
-    assert found.secrets == [left]
-    assert remove_leftovers(registry, found) == 1
+    assert found == [left]
+    assert remove_leftover_secrets(registry, found) == 1
     assert left not in names(secrets_folder())
     assert len(names(secrets_folder())) == 3
     assert Secret.load("kept").get() == "x"

@@ -61,6 +61,20 @@ def bar_of(columns, terminal, *, done=45, seconds=9.0, encoding="utf-8", unit="f
     return ProgressBar("Deleting", unit=unit).text(done, 100, seconds=seconds)
 
 
+def test_of_work_whose_amount_nobody_knows_the_time_is_shown(terminal, clock):
+    written = terminal()
+    with ProgressBar("Checking") as bar:
+        bar.tick()
+        clock.at += 0.4
+        bar.tick()
+        assert written() == ""
+        clock.at += 1.2
+        bar.tick()
+        bar.tick()
+        assert written() == "\r\x1b[KChecking  1.6s"
+    assert written() == "\r\x1b[K"
+
+
 def test_work_that_is_over_in_a_moment_shows_nothing(terminal, clock):
     written = terminal()
     with ProgressBar("Deleting") as bar:

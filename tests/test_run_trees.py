@@ -162,7 +162,7 @@ def _tree(**numbers):
 
 def test_a_line_has_a_name_a_state_a_time_and_a_bar():
     assert _lines(_tree(done=5, failed=1, running=2, waits=2), 80) == [
-        "etl fair-owl  Running  0.0s  ████████████▒▒▒░░░░░░░░░ 6/10  2 running  1 failed",
+        "etl fair-owl  Running  <1ms  ████████████▒▒▒░░░░░░░░░ 6/10  2 running  1 failed",
         "  to resume: a long command with many words and options",
         "  transform   Running        ████████████▒▒▒░░░░░░░░░ 6/10  2 running  1 failed",
         "… and 8 more task runs: 7 Completed, 1 Pending; 2 more subflow runs",
@@ -172,8 +172,8 @@ def test_a_line_has_a_name_a_state_a_time_and_a_bar():
 @pytest.mark.parametrize(
     ("columns", "first"),
     [
-        (60, "etl fair-owl  Running  0.0s  ###############xxx...... 6/10"),
-        (40, "etl fair-owl  Running  0.0s  ####.. 6/10"),
+        (60, "etl fair-owl  Running  <1ms  ###############xxx...... 6/10"),
+        (40, "etl fair-owl  Running  <1ms  ####.. 6/10"),
         (30, "etl fair-owl  Running"),
         (19, "etl f>wl  Running"),
     ],

@@ -71,7 +71,7 @@ def test_a_loop_in_a_thread_is_interrupted(registry):
     state = ends_early(calls)
     assert (state.name, state.message) == ("TimedOut", "Task run exceeded timeout of 0.1 seconds")
     assert caught == [TimeoutInterrupt]
-    assert not [text for text in messages(registry) if "did not stop" in text]
+    assert not [text for text in messages(registry) if "does not stop" in text]
 
 
 def test_a_thread_that_hangs_is_abandoned_with_a_warning_that_says_where(registry, gate):
@@ -84,7 +84,7 @@ def test_a_thread_that_hangs_is_abandoned_with_a_warning_that_says_where(registr
         return hangs.submit().wait()
 
     assert ends_early(calls).name == "TimedOut"
-    (warning,) = [text for text in messages(registry) if "did not stop" in text]
+    (warning,) = [text for text in messages(registry) if "does not stop" in text]
     assert re.search(r'It hangs at File ".*threading\.py", line \d+, in wait', warning)
 
 
@@ -98,7 +98,7 @@ def test_the_warning_names_the_users_own_line_where_the_thread_is_there(registry
         return sleeps.submit().wait()
 
     assert calls(return_state=True).name == "TimedOut"
-    (warning,) = [text for text in messages(registry) if "did not stop" in text]
+    (warning,) = [text for text in messages(registry) if "does not stop" in text]
     line = sleeps.fn.__code__.co_firstlineno + 2
     assert f'File "{__file__}", line {line}, in sleeps' in warning
 
@@ -283,7 +283,7 @@ def test_a_task_that_waits_for_another_in_a_thread_is_interrupted(registry):
         return waits.submit().wait()
 
     assert ends_early(calls).name == "TimedOut"
-    assert not [text for text in messages(registry) if "did not stop" in text]
+    assert not [text for text in messages(registry) if "does not stop" in text]
 
 
 def test_a_flow_in_another_thread_is_interrupted(registry):
@@ -365,4 +365,4 @@ def test_a_coroutine_in_a_thread_that_blocks_its_loop_is_interrupted(registry):
         return blocks.submit().wait()
 
     assert ends_early(submits).name == "TimedOut"
-    assert not [text for text in messages(registry) if "did not stop" in text]
+    assert not [text for text in messages(registry) if "does not stop" in text]

@@ -11,7 +11,7 @@ from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
 from prefectlite.states import Completed, Paused, Running, Scheduled, State
 from prefectlite.upkeep_records import Deleted
-from prefectlite.waiting import wait_for_flow_run
+from prefectlite.waiting import wait_for_flow_run, wait_for_flow_runs
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ sys.stdin.readline()
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_waiting_ends_when_the_runs_process_dies(registry, start_python, monkeypatch, read_only):
-    monkeypatch.setattr(waiting, "_SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(waiting, "SETTLE_SECONDS", 0.2)
     process = start_python(DYING, registry.url)
     id_ = process.line()
     killer = threading.Timer(0.05, process.kill)
@@ -132,3 +132,18 @@ def test_waiting_for_a_dead_run_that_cannot_be_recorded_is_refused(
     monkeypatch.setattr(waiting, "open_registry", refuse)
     with pytest.raises(RegistryReadOnlyError, match="its process is dead"):
         wait_for_flow_run(registry, run.id)
+
+
+def test_the_runs_are_read_again_when_there_is_a_change_or_a_second_is_over(
+    registry, flow_run, monkeypatch
+):
+    clock, reads, find = [0.0], [], registry.find_flow_run
+
+    def sleep(seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr(waiting, "sleep", sleep)
+    monkeypatch.setattr(waiting, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(registry, "find_flow_run", lambda id_: (reads.append(id_), find(id_))[1])
+    wait_for_flow_runs(registry, [flow_run.id] * 3, timeout_seconds=10, poll_seconds=0.01)
+    assert 0 < len(reads) <= 3 * 11

@@ -64,7 +64,9 @@ def options(
             complete="profile",
         ),
     ] = None,
-    version: Annotated[bool, Option("--version", description="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, Option("--version", "-V", description="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Run flows, and see what became of them."""
     console.use_color(color)
@@ -147,6 +149,8 @@ def read_calls(arguments: Sequence[str]) -> list[Call]:
     if leading is None:
         return [(_show_help, {})]
     values, rest = leading
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:], HELP[1]]
     calls: list[Call] = [(options, values)]
     if values["version"]:
         return calls

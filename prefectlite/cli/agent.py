@@ -14,6 +14,7 @@ from prefectlite.clock import now
 from prefectlite.commands import Option
 from prefectlite.deployment_records import DEFAULT_WORK_QUEUE, Agent
 from prefectlite.listings import settled_registry, writable_registry
+from prefectlite.names import near_hint
 from prefectlite.record_tables import Column, Listing, RecordTable, show_all
 
 _AGENTS: RecordTable[Agent] = RecordTable(
@@ -50,7 +51,6 @@ def start(
         int | None,
         Option(
             "--limit",
-            "-l",
             description="How many runs that agents of this name have taken may be going on at once;"
             " any number if not given.",
             metavar="N",
@@ -86,11 +86,15 @@ def start(
     registry = writable_registry()
     agent = new_agent(name, queue or [DEFAULT_WORK_QUEUE], limit)
     service = Service(registry, agent, _say)
+    # One that nobody named is not there before the first deployment.
+    known = {DEFAULT_WORK_QUEUE, *(each.name for each in registry.deployments.list_work_queues())}
+    for missing in (each for each in agent.work_queues if each not in known):
+        near = near_hint(missing, known)
+        told = f"there is no work queue {missing!r} yet; its runs are taken all the same"
+        if near or not run_once:  # cron would mail it each minute
+            console.note(f"{told}; {near}" if near else told)
     if run_once:
         return service.run_once()
-    known = {each.name for each in registry.deployments.list_work_queues()}
-    for missing in (each for each in agent.work_queues if each not in known):
-        console.note(f"there is no work queue {missing!r} yet; its runs are taken all the same")
     warning = kill_mode_warning()
     if warning is not None:
         console.note(warning)

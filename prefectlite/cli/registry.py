@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from prefectlite import console
 from prefectlite.commands import Argument, Option, Past
@@ -18,9 +18,6 @@ from prefectlite.run_filters import FlowRunFilter
 from prefectlite.selections import DryRunOption, FlowOption, StateOption, note_unknown_states
 from prefectlite.settings import PREFECTLITE_REGISTRY, PREFECTLITE_REGISTRY_LOCK_SECONDS
 from prefectlite.upkeep_records import Deleted, EndedRun, Prunable
-
-if TYPE_CHECKING:
-    from prefectlite.leftovers import Leftovers
 
 # What a compaction writes in a second at the least, on a disk of today. Measured: 100 million.
 _VACUUM_BYTES_A_SECOND = 25_000_000
@@ -115,34 +112,41 @@ def check(
         prefectlite registry check
         prefectlite registry check --quick --json
     """
-    from prefectlite.leftovers import Leftovers, find_leftovers, missing_secrets
+    from prefectlite.leftovers import leftover_secrets, missing_secrets, other_results_size
+    from prefectlite.progress_bars import ProgressBar
 
     url = PREFECTLITE_REGISTRY.value()
-    leftovers = Leftovers()
-    with closing(open_upkeep(url)) as upkeep:
+    secrets: list[str] = []
+    others = others_bytes = 0
+    with closing(open_upkeep(url)) as upkeep, ProgressBar("Checking") as bar:
         storage = upkeep.storage()
-        faults = upkeep.faults(is_quick=quick)
+        faults = upkeep.faults(is_quick=quick, told=bar.tick)
         # To read an older one through the rest of the registry would make it a newer one.
         if not faults and not quick and storage.schema_version == storage.newest_schema_version:
             blocks = open_registry(url, read_only=True).blocks
             faults += missing_secrets(blocks)
-            leftovers = find_leftovers(upkeep, blocks)
+            secrets = leftover_secrets(upkeep, blocks)
+            others, others_bytes = other_results_size(upkeep)
     if as_json:
         console.out_json(
             {
                 "url": PREFECTLITE_REGISTRY.masked(url),
                 "exists": storage.exists,
                 "faults": [fault.dict() for fault in faults],
-                "leftover_results": len(leftovers.results),
-                "leftover_results_bytes": leftovers.results_bytes,
-                "leftover_secrets": len(leftovers.secrets),
+                "other_results": others,
+                "other_results_bytes": others_bytes,
+                "leftover_secrets": len(secrets),
             }
         )
     for fault in faults:
         console.error(fault.message, hint=fault.hint)
-    if leftovers:
-        count = len(leftovers.results) + len(leftovers.secrets)
-        console.note(f"files that no run or block needs any more: {count}; prune removes them")
+    if secrets:
+        console.note(f"files of secrets that no block needs: {len(secrets)}; prune removes them")
+    if others:
+        size = console.bytes_text(others_bytes)
+        console.note(
+            f"stored results of no run of this registry: {others}, {size}; they may be of another one"
+        )
     if not storage.exists:
         console.note(f"there is no registry yet: {storage.path}")
     elif not faults:
@@ -229,7 +233,8 @@ def prune(
 
     Subflow runs go, and stay, with the run that called them: the conditions are asked of that one, and
     all of them must have ended so long ago. Runs that have not ended are never deleted. A task whose
-    cached result is deleted runs again. Files that no run or block needs any more are removed, too.
+    cached result is deleted runs again. Files of secrets that no block needs are removed, too. A run of
+    many task runs is deleted in parts: who interrupts that, and is told so, says it again.
 
     Others go on writing meanwhile. The space is used again by later runs; --vacuum makes the file
     smaller.
@@ -238,7 +243,7 @@ def prune(
         prefectlite registry prune --older-than 30d --dry-run
         prefectlite registry prune --older-than 90d --state completed --keep 10
     """
-    from prefectlite.leftovers import find_leftovers, remove_leftovers
+    from prefectlite.leftovers import leftover_secrets, remove_leftover_secrets
 
     if older_than is None and not keep:
         raise UsageError("which flow runs?", hint="say --older-than 30d, or --keep N, or both")
@@ -246,9 +251,9 @@ def prune(
     prunable = Prunable(before=older_than, states=state or (), flow_names=flow or (), keep=keep)
     registry = open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
     flow_runs = registry.upkeep.list_prunable_flow_runs(prunable)
-    leftovers = find_leftovers(registry.upkeep, registry.blocks)
+    secrets = leftover_secrets(registry.upkeep, registry.blocks)
     if dry_run:
-        _tell_prunable(flow_runs, leftovers, as_json=as_json)
+        _tell_prunable(flow_runs, len(secrets), as_json=as_json)
         return
     # There is nothing in one that is not there, and no reason to make it.
     if registry.upkeep.storage().exists:
@@ -256,25 +261,24 @@ def prune(
     if vacuum:
         _check_vacuum(registry)
     task_runs = _delete(registry, flow_runs)
-    files = remove_leftovers(registry, leftovers)
+    files = remove_leftover_secrets(registry, secrets)
     registry.upkeep.forget_lost_results()
     if files:
-        console.say(f"Removed files that nothing needed any more: {files}")
+        console.say(f"Removed files of secrets that no block needed: {files}")
     if vacuum:
-        registry.upkeep.give_back_space()
+        _give_back_space(registry)
     elif (free_bytes := registry.upkeep.storage().free_bytes) > _MENTIONED_BYTES:
         free = console.bytes_text(free_bytes)
         console.note(f"{free} of the registry's file are free, and used again; see --vacuum")
     if as_json:
-        summary = {"flow_runs": len(flow_runs), "task_runs": task_runs, "leftover_files": files}
+        summary = {"flow_runs": len(flow_runs), "task_runs": task_runs, "leftover_secrets": files}
         console.out_json({**summary, "is_dry_run": False})
 
 
-def _tell_prunable(flow_runs: list[EndedRun], leftovers: Leftovers, *, as_json: bool) -> None:
+def _tell_prunable(flow_runs: list[EndedRun], files: int, *, as_json: bool) -> None:
     """Show what would be deleted: how many runs of which flows, and when these ended."""
-    files = len(leftovers.results) + len(leftovers.secrets)
     if as_json:
-        summary = {"flow_runs": len(flow_runs), "task_runs": None, "leftover_files": files}
+        summary = {"flow_runs": len(flow_runs), "task_runs": None, "leftover_secrets": files}
         console.out_json({**summary, "is_dry_run": True})
         return
     flows: dict[str, list[EndedRun]] = {}
@@ -287,7 +291,7 @@ def _tell_prunable(flow_runs: list[EndedRun], leftovers: Leftovers, *, as_json: 
         rows.append([name, str(len(runs)), *moments])
     console.out_table(["FLOW", "FLOW RUNS", "FIRST ENDED", "LAST ENDED"], rows, cut=["FLOW"])
     if files:
-        console.note(f"files that no run or block needs any more: {files}; they would be removed")
+        console.note(f"files of secrets that no block needs: {files}; they would be removed")
 
 
 def _delete(registry: Registry, flow_runs: list[EndedRun]) -> int:
@@ -296,9 +300,11 @@ def _delete(registry: Registry, flow_runs: list[EndedRun]) -> int:
     from prefectlite.progress_bars import ProgressBar
 
     flow_run_count = task_run_count = 0
+    unfinished_id = None
 
     def told(deleted: Deleted) -> None:
-        nonlocal flow_run_count, task_run_count
+        nonlocal flow_run_count, task_run_count, unfinished_id
+        unfinished_id = deleted.unfinished_id
         flow_run_count += len(deleted.flow_run_ids)
         task_run_count += len(deleted.task_run_ids)
         bar.update(flow_run_count, len(flow_runs))
@@ -310,7 +316,16 @@ def _delete(registry: Registry, flow_runs: list[EndedRun]) -> int:
             bar.clear()
             of_all = f" of {len(flow_runs)}" if flow_run_count < len(flow_runs) else ""
             console.say(f"Deleted flow runs: {flow_run_count}{of_all}, task runs: {task_run_count}")
+            if unfinished_id is not None:
+                console.note(f"only a part of {unfinished_id} is deleted; repeat it for the rest")
     return task_run_count
+
+
+def _give_back_space(registry: Registry) -> None:
+    from prefectlite.progress_bars import ProgressBar
+
+    with ProgressBar("Compacting") as bar:
+        registry.upkeep.give_back_space(told=bar.tick)
 
 
 def _check_vacuum(registry: Registry) -> None:

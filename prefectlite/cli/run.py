@@ -280,7 +280,7 @@ def _write(flow_run: FlowRun, junit: Path | None) -> int:
     registry = open_registry(PREFECTLITE_REGISTRY.value())
     try:
         registry.flush_logs()
-        reports = read_reports(registry, flow_run.id)
+        reports = read_reports(registry, flow_run.id, with_lines=junit is not None)
         if GITHUB_ACTIONS.value():
             from prefectlite.github import tell_github
 

@@ -97,7 +97,6 @@ def create(
         int | None,
         Option(
             "--limit",
-            "-l",
             description="How many of its runs may be going on at once; any number if not given.",
             metavar="N",
             minimum=0,

@@ -263,6 +263,10 @@ class Registry(ABC):
         """
 
     @abstractmethod
+    def last_log_position(self, flow_run_id: str, *, with_subflows: bool = False) -> int:
+        """Return the position of the last line of a flow run and its task runs; 0 for none."""
+
+    @abstractmethod
     def save_cached_result(self, cached: CachedResult) -> None:
         """Record, or replace, where the result for a cache key is stored."""
 

@@ -16,17 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from prefectlite.clock import now, to_microseconds
-from prefectlite.database import UNFINISHED_TYPES, Database, Where
-from prefectlite.errors import (
-    RegistryError,
-    RegistryUnavailableError,
-    SettingError,
-)
+from prefectlite.conditions import UNFINISHED_TYPES, Where
+from prefectlite.database import Database
+from prefectlite.errors import RegistryError, RegistryUnavailableError, SettingError
 from prefectlite.forks import here
 from prefectlite.records import (
     CachedResult,
@@ -79,7 +75,7 @@ from prefectlite.run_filters import (
     TaskRunFilter,
 )
 from prefectlite.states import State, StateType, may_follow
-from prefectlite.tables import Access, actor, ends_process, only
+from prefectlite.tables import Access, actor, ends_process, id_range, only
 from prefectlite.waiting_lines import WaitingLines, insert_lines
 
 if TYPE_CHECKING:
@@ -281,7 +277,7 @@ class SQLiteRegistry(Registry):
 
     def find_flow_run(self, reference: str) -> FlowRun:
         runs = self._find(flow_run_from, _SELECT_FLOW_RUN, reference)
-        return only(runs, "flow run", reference, attrgetter("id"), known=self._newest_names)
+        return only(runs, "flow run", reference, _told_apart, known=self._newest_names)
 
     def _newest_names(self) -> list[str]:
         sql = "SELECT name FROM flow_run ORDER BY seq DESC LIMIT ?"
@@ -289,7 +285,7 @@ class SQLiteRegistry(Registry):
 
     def find_task_run(self, reference: str) -> TaskRun:
         runs = self._find(task_run_from, _SELECT_TASK_RUN, reference)
-        return only(runs, "task run", reference, attrgetter("id"), known=list)
+        return only(runs, "task run", reference, _told_apart, known=list)
 
     def _find(self, record: Callable[[Row], Run], select: str, reference: str) -> list[Run]:
         name = storable(reference)
@@ -297,12 +293,9 @@ class SQLiteRegistry(Registry):
         runs = self._read(record, select + "WHERE id = ?", (id_,))
         if runs or not name:
             return runs
-        # "g" is the first character after those of an id, so this is its every prefix.
-        return self._read(
-            record,
-            select + "WHERE name = ? OR (id >= ? AND id < ?) ORDER BY seq DESC LIMIT 10",
-            (name, id_, id_ + "g"),
-        )
+        sql = select + "WHERE name = ? OR (id >= ? AND id < ?) ORDER BY seq DESC LIMIT 10"
+        start, end = id_range(name)
+        return self._read(record, sql, (name, start, end))
 
     def list_flow_runs(
         self,
@@ -385,9 +378,23 @@ class SQLiteRegistry(Registry):
                 self._write(lambda _: None, with_lines=True)
 
     def read_logs(self, flow_run_id: str, **query: Unpack[LogQuery]) -> list[LogLine]:
-        from prefectlite.tree_queries import log_query  # few commands need it
+        from prefectlite.tree_queries import first_rows, log_query  # few commands need it
 
-        return self._read(log_line_from, *log_query(flow_run_id, query))
+        sql, values = log_query(flow_run_id, query)
+        most = query.get("characters")
+        if most is None:
+            return self._read(log_line_from, sql, values)
+        rows = self._database.use(
+            lambda connection: first_rows(connection.execute(sql, values), most)
+        )
+        return self._records(log_line_from, rows)
+
+    def last_log_position(self, flow_run_id: str, *, with_subflows: bool = False) -> int:
+        from prefectlite.tree_queries import newest_line_query  # few commands need it
+
+        sql = newest_line_query(with_subflows=with_subflows)
+        ((position,),) = self._database.read(sql, (flow_run_id,))
+        return position or 0
 
     def save_cached_result(self, cached: CachedResult) -> None:
         row = cached_result_values(cached)
@@ -459,11 +466,18 @@ class SQLiteRegistry(Registry):
 
     def _read(self, record: Callable[[Row], T], sql: str, parameters: Sequence[object]) -> list[T]:
         """Return the records of the rows that a SELECT finds."""
-        rows = self._database.read(sql, parameters)
+        return self._records(record, self._database.read(sql, parameters))
+
+    def _records(self, record: Callable[[Row], T], rows: Sequence[Row]) -> list[T]:
         try:
             return [record(row) for row in rows]
         except (ValueError, TypeError, OverflowError) as error:
             raise self._database.damaged(error) from error
+
+
+def _told_apart(run: FlowRun | TaskRun) -> str:
+    """Return how a run is called among several of its name."""
+    return f"{run.id} ({run.state.name}, {run.created_at:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 _OPENING = threading.RLock()

@@ -1,12 +1,13 @@
 """Names and ids in the file of the SQLite registry.
 
 The scheme ``sqlite``. It reads the tables of ``registry/migrations/`` by a connection of its own, which
-can do nothing but read: not even the log's index is made. Where the file is another version's, what
-both have is found.
+can do nothing but read; only where a log has lost its index does SQLite make that anew. Where the file
+is another version's, what both have is found.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3  # noqa: TID251 - it reads what the SQLite registry writes
 from collections.abc import Sequence
 from functools import cached_property
@@ -170,4 +171,5 @@ def _flow_runs_sql(which: Which, text: str) -> str:
 
 def open_suggestions(url: str) -> SQLiteSuggestions:
     """Return what is on record in a file; see ``suggestions.open_suggestions``."""
-    return SQLiteSuggestions(Path(url.removeprefix(_PREFIX)).absolute())
+    # Where the file is behind a symbolic link, so is its log. resolve() raises errors for a loop.
+    return SQLiteSuggestions(Path(os.path.realpath(url.removeprefix(_PREFIX))))

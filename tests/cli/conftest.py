@@ -15,7 +15,7 @@ from prefectlite.names import new_id
 from prefectlite.records import FlowRun, LogLine, TaskRun
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
-from prefectlite.states import Completed, Pending, Running
+from prefectlite.states import Completed, Failed, Pending, Running
 
 DEADLINE_SECONDS = 60
 SOURCES = str(Path(prefectlite.__file__).parents[1])
@@ -170,3 +170,21 @@ class Seeds:
 @pytest.fixture
 def seeds():
     return Seeds()
+
+
+@pytest.fixture
+def filled(run, seeds, mine):
+    """One record of each kind but agents."""
+    flow_run = seeds.flow_run(end=False, tags=("a", "b"), parameters={"x": [1]})
+    seeds.task_run(flow_run)
+    seeds.end(flow_run, Failed("why"))
+    for line in (
+        "deployment build deployed_flows.py:etl -n nightly -q default --apply",
+        "block create string note value=hi",
+        "block create custom-webhook chat url=http://localhost:1/",
+        "notification create --state Failed --block custom-webhook/chat",
+        "profile create ci",
+    ):
+        ended = run(line)
+        assert ended.exit_code == 0, ended.stderr
+    return run

@@ -82,13 +82,20 @@ def test_a_queue_that_is_not_on_record_is_told_and_served(run, agent):
     run("work-queue create known")
     started = agent("-q", "known", "-q", "unknown")
     assert started.said[:-1] == [
-        "note: there is no work queue 'unknown' yet; its runs are taken all the same"
+        "note: there is no work queue 'unknown' yet; its runs are taken all the same; did you mean known?"
     ]
     stop(started)
 
 
+def test_a_round_tells_of_a_queue_that_is_probably_misspelled(run):
+    run("work-queue create slow")
+    ended = run("agent start --run-once -q slwo")
+    assert (ended.exit_code, ended.stdout) == (0, "")
+    assert ended.stderr.endswith("; did you mean slow?\n")
+
+
 def test_a_round_says_nothing_of_a_queue_that_is_not_on_record_and_is_not_listed(run):
-    ended = run("agent start --run-once -q unknown")
+    ended = run("agent start --run-once -q quite-another")
     assert (ended.exit_code, ended.stdout, ended.stderr) == (0, "", "")
     assert json.loads(run("agent ls --json").stdout) == []
 

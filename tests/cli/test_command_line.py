@@ -1,5 +1,6 @@
 """What every command shares: how it is found, its help, its errors, its streams, its weight."""
 
+import inspect
 import os
 import shlex
 import signal
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prefectlite import __version__, cli
+from prefectlite import __version__, cli, commands
 from prefectlite.command_tree import every_command
 from prefectlite.infrastructure.process import Process
 
@@ -278,3 +279,16 @@ def test_a_name_that_is_not_on_record_brings_up_those_that_are_near(run, seeds, 
     run("work-queue create slow")
     ended = run(line)
     assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (3, f"hint: {hint}")
+
+
+def test_the_declaration_of_a_command_is_evaluated_once(monkeypatch):
+    evaluated, signature = [], inspect.signature
+
+    def counted(function, **options):
+        evaluated.append(function)
+        return signature(function, **options)
+
+    commands._declared.cache_clear()
+    monkeypatch.setattr(inspect, "signature", counted)
+    cli.read_calls(["flow-run", "ls"])
+    assert len(evaluated) == len({*evaluated}) == 4

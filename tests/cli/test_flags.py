@@ -13,8 +13,6 @@ _PREFECT = "as in Prefect 2"
 _LETTERS = {
     ("agent start", "-q"): ("--queue", _PREFECT),
     ("deployment build", "-q"): ("--queue", _PREFECT),
-    ("agent start", "-l"): ("--limit", _PREFECT),
-    ("work-queue create", "-l"): ("--limit", _PREFECT),
     ("agent start", "-n"): ("--name", _PREFECT),
     ("deployment build", "-n"): ("--name", _PREFECT),
     ("block register", "-f"): ("--file", _PREFECT),
@@ -86,6 +84,10 @@ def test_a_letter_stands_for_the_same_option_in_every_command():
             if (command, letter) not in _LETTERS:
                 meanings[letter].add(name)
     assert {letter: each for letter, each in meanings.items() if len(each) > 1} == {}
+
+
+def test_the_letter_of_the_level_never_stands_for_a_limit():
+    assert [name for _, name, option in _declared() if "-l" in option.names] == ["--level"] * 2
 
 
 def test_an_exception_that_is_none_any_more_is_taken_off_the_tables():

@@ -17,7 +17,7 @@ _RUN_KEYS = {
     "parent_flow_run_id", "parent_task_run_id", "run_count", "created_at", "started_at",
     "ended_at", "duration_seconds",
 }  # fmt: skip
-_TIME = from_microseconds(1_700_000_000_513_000).astimezone().strftime("%H:%M:%S.513")
+_TIME = from_microseconds(1_700_000_000_513_000).astimezone().strftime("%Y-%m-%d %H:%M:%S.513")
 
 
 def _rows(stdout):

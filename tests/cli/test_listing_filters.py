@@ -146,6 +146,13 @@ def test_flows_are_sorted_by_what_is_shown_of_them(run, seeds):
     assert run("flow ls --sort last-run -q").stdout.split() == ["good", "bad"]
 
 
+@pytest.mark.parametrize("completed", [29, 57, 58])
+def test_what_is_a_whole_percentage_is_shown_as_that(completed):
+    counts = {StateType.COMPLETED: completed, StateType.FAILED: 100 - completed}
+    success = next(column for column in _FLOWS.columns if column.name == "success")
+    assert success.text(FlowSummary(name="f", run_counts=counts)) == f"{completed}%"
+
+
 def test_only_a_flow_whose_every_run_completed_has_full_success():
     counts = {StateType.COMPLETED: 999, StateType.RUNNING: 5}
     success = next(column for column in _FLOWS.columns if column.name == "success")

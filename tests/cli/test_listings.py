@@ -8,9 +8,13 @@ from datetime import datetime
 import pytest
 
 from prefectlite import console
+from prefectlite.clock import now
 from prefectlite.command_tree import every_command
 from prefectlite.commands import Group, documentation, parameters
-from prefectlite.record_tables import RecordTable
+from prefectlite.deployment_records import Agent
+from prefectlite.record_tables import Listing, RecordTable, show_all
+from prefectlite.records import ProcessIdentity
+from prefectlite.run_filters import FLOW_RUN_ORDERS, TASK_RUN_ORDERS
 from prefectlite.states import Failed
 
 _FORMS = ("table", "json", "jsonl", "csv")
@@ -29,24 +33,6 @@ def _listings(group=None, words=()):
 
 _EVERY = [*_listings()]
 _LINES = [line for line, _, _ in _EVERY]
-
-
-@pytest.fixture
-def filled(run, seeds, mine, monkeypatch):
-    """One record of each kind but agents."""
-    flow_run = seeds.flow_run(end=False, tags=("a", "b"), parameters={"x": [1]})
-    seeds.task_run(flow_run)
-    seeds.end(flow_run, Failed("why"))
-    for line in (
-        "deployment build deployed_flows.py:etl -n nightly -q default --apply",
-        "block create string note value=hi",
-        "block create custom-webhook chat url=http://localhost:1/",
-        "notification create --state Failed --block custom-webhook/chat",
-        "profile create ci",
-    ):
-        ended = run(line)
-        assert ended.exit_code == 0, ended.stderr
-    return run
 
 
 def test_every_group_whose_things_are_on_record_can_list_them():
@@ -167,6 +153,70 @@ def test_small_listings_are_sorted_by_any_column_and_those_without_a_value_come_
     assert names("--sort limit") == ["b", "a", "c"]
     assert names("--sort -limit") == ["a", "b", "c"]
     assert names("--sort -limit -n 2") == ["a", "b"]
+
+
+@pytest.fixture
+def more(filled, seeds):
+    """Records of each kind but agents that differ in every column, some without a value."""
+    parent = seeds.flow_run("parent", flow_name="other", end=False)
+    seeds.task_run(parent, "other-0")
+    seeds.end(parent)
+    seeds.flow_run("child", end=False, flow_name="new", parent_flow_run_id=parent.id)
+    for line in (
+        "deployment build deployed_flows.py:etl -n n -p n=1 -t a --apply",
+        "deployment build deployed_flows.py:etl -n day -p day=x --apply",
+        "work-queue create slow --limit 2 --priority 1",
+        "block create string other value=ho",
+        "notification create -t a --block custom-webhook/chat --template hi",
+    ):
+        assert filled(line).exit_code == 0
+    return filled
+
+
+@pytest.mark.parametrize(("line", "function", "table"), _EVERY, ids=_LINES)
+def test_every_listing_can_be_sorted_by_each_of_its_columns_both_ways(more, line, function, table):
+    by_line = {"flow-run ls": FLOW_RUN_ORDERS, "task-run ls": TASK_RUN_ORDERS}
+    names = by_line.get(line, [column.name for column in table.columns])
+    quiet = f"{line}{' --show-defaults' if line == 'config view' else ''} -q"
+    listed = sorted(more(quiet).stdout.splitlines())
+    assert len(listed) > 1 or line == "agent ls"
+    for sort in (f"{sign}{name}" for sign in ("", "-") for name in names):
+        ended = more(f"{quiet} --sort {sort}")
+        assert ended.exit_code == 0, ended.stderr
+        assert sorted(ended.stdout.splitlines()) == listed, sort
+
+
+def test_agents_can_be_sorted_by_each_column(capsys):
+    table = next(table for line, _, table in _EVERY if line == "agent ls")
+    process = ProcessIdentity(
+        token="t",
+        hostname="host",
+        machine_id=None,
+        boot_id=None,
+        pid_namespace=None,
+        pid=7,
+        start_ticks=1,
+        lock_path=None,
+    )
+    fields = {"process": process, "started_at": now()}
+    agents = [
+        Agent(id="1", name="a", work_queues=("x",), concurrency_limit=None, **fields),
+        Agent(id="2", name="b", work_queues=("x", "y"), concurrency_limit=2, **fields),
+    ]
+    for column in table.columns:
+        show_all(agents, table, Listing(sort=column.name, quiet=True))
+        assert sorted(capsys.readouterr().out.split()) == ["a", "b"]
+
+
+def test_what_is_sorted_by_parameters_is_sorted_by_their_json(more):
+    def parameters_by(sort):
+        return [
+            one["parameters"] for one in json.loads(more(f"deployment ls --json {sort}").stdout)
+        ]
+
+    ordered = [{}, {"day": "x"}, {"n": 1}]
+    assert parameters_by("--sort parameters") == ordered
+    assert parameters_by("--sort -parameters") == ordered[::-1]
 
 
 def test_runs_are_sorted_before_they_are_limited(run, seeds):

@@ -12,9 +12,11 @@ import pytest
 
 import prefectlite
 from prefectlite import following
+from prefectlite.clock import now
 from prefectlite.liveness import own_identity
+from prefectlite.log_listings import LogReader
 from prefectlite.names import new_id
-from prefectlite.records import FlowRun
+from prefectlite.records import FlowRun, LogLine, LogQuery
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import (
@@ -317,3 +319,39 @@ def test_a_look_settles_only_runs_whose_process_does_not_live(seeds, monkeypatch
     monkeypatch.setattr(following, "is_alive", own)
     following._settle(registry, seeds.flow_run(end=False))
     assert settled == [1]
+
+
+@pytest.mark.parametrize("with_subflows", [False, True])
+def test_what_a_filter_has_left_out_is_not_looked_at_again(seeds, with_subflows):
+    flow_run = seeds.flow_run(end=False)
+    line = LogLine(flow_run.id, None, 20, "mine", "nothing", now())
+    for _ in range(2_000):
+        seeds.registry.add_log_line(line)
+    seeds.registry.flush_logs()
+    query = LogQuery(least_level=30, with_subflows=with_subflows)
+    reader = LogReader(seeds.registry, flow_run.id, query)
+    assert [*reader.lines()] == []
+    steps = []
+    seeds.registry._database._connection.set_progress_handler(lambda: steps.append(1), 100)
+    assert [*reader.lines()] == []
+    assert len(steps) < 10
+    seeds.log(flow_run, "at last", level=40)
+    assert [line.message for line in reader.lines()] == ["at last"]
+
+
+def test_long_lines_are_not_read_many_at_once(seeds, monkeypatch):
+    monkeypatch.setattr("prefectlite.log_listings._CHARACTERS_AT_ONCE", 10)
+    flow_run = seeds.flow_run()
+    lengths = [3, 3, 30, 4, 6, 1]
+    for length in lengths:
+        seeds.log(flow_run, "x" * length)
+    reader, pieces = LogReader(seeds.registry, flow_run.id, LogQuery()), []
+    read_logs = seeds.registry.read_logs
+
+    def read(*arguments, **query):
+        pieces.append(read_logs(*arguments, **query))
+        return pieces[-1]
+
+    monkeypatch.setattr(seeds.registry, "read_logs", read)
+    assert [len(line.message) for line in reader.lines()] == lengths
+    assert [len(piece) for piece in pieces] == [3, 2, 1, 0]

@@ -3,18 +3,20 @@
 import json
 import os
 import sqlite3
-import time
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from prefectlite import upkeep_tables
 from prefectlite.cli import registry as command
 from prefectlite.clock import now
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
 from prefectlite.results import results_folder, store_result
+from prefectlite.secret_files import secrets_folder
+from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Completed, Failed, Running
 
 DAY = timedelta(days=1)
@@ -146,22 +148,28 @@ def test_where_there_is_none_nothing_is_wrong_and_none_is_made(run, home):
     assert not home.exists()
 
 
-def test_leftovers_are_told_and_stay(run, ended):
-    flow_run = ended(2)
-    leave(new_id())
+def test_leftovers_are_told_and_stay(run, seeds, ended):
+    ended(2)
+    store_result(new_id(), "value")
+    left = leave_secrets(seeds.registry)
     found = run("registry check")
     assert found.exit_code == 0
-    assert "note: files that no run or block needs any more: 1; prune removes them" in found.stderr
-    assert json.loads(run("registry check --json").stdout)["leftover_results"] == 1
+    assert "note: files of secrets that no block needs: 1; prune removes them" in found.stderr
+    assert "note: stored results of no run of this registry: 1, " in found.stderr
+    assert "they may be of another one" in found.stderr
+    shown = json.loads(run("registry check --json").stdout)
+    assert (shown["other_results"], shown["leftover_secrets"], shown["faults"]) == (1, 1, [])
     assert len(names(results_folder())) == 3
-    assert flow_run.id in names(results_folder())
+    assert left.exists()
 
 
-def leave(id_):
-    """Leave a result of a run behind that was deleted two days ago."""
-    store_result(id_, "value")
-    at = time.time() - 2 * 86_400
-    os.utime(results_folder() / id_, (at, at))
+def leave_secrets(registry):
+    """Leave a file of secrets behind, of a block that was deleted."""
+    left = secrets_folder() / new_id()
+    registry.blocks.list_secrets_file(left.name)
+    left.parent.mkdir(exist_ok=True)
+    left.write_text("[]")
+    return left
 
 
 def test_check_works_while_another_process_writes(run, home, seeds):
@@ -262,7 +270,7 @@ def test_a_dry_run_deletes_nothing_and_counts_by_flow(run, seeds, ended):
     lines = run("registry prune --older-than 30d --dry-run").stdout.splitlines()
     assert [line.split()[:2] for line in lines[1:]] == [["my-flow", "2"], ["other", "1"]]
     shown = json.loads(run("registry prune --older-than 30d --dry-run --json").stdout)
-    assert shown == {"flow_runs": 3, "task_runs": None, "leftover_files": 0, "is_dry_run": True}
+    assert shown == {"flow_runs": 3, "task_runs": None, "leftover_secrets": 0, "is_dry_run": True}
     assert len(seeds.registry.list_flow_runs()) == 3
 
 
@@ -302,13 +310,26 @@ def test_without_saying_which_nothing_is_deleted(run, seeds, ended, line):
     assert len(seeds.registry.list_flow_runs()) == 1
 
 
-def test_leftovers_are_removed_and_counted(run, ended):
+def test_leftovers_are_removed_and_counted(run, seeds, ended):
     ended(1)
-    leave(new_id())
+    left = leave_secrets(seeds.registry)
+    told = run("registry prune --older-than 30d --dry-run").stderr
+    assert "files of secrets that no block needs: 1; they would be removed" in told
     done = run("registry prune --older-than 30d --json")
-    assert "Removed files that nothing needed any more: 1\n" in done.stderr
-    assert json.loads(done.stdout)["leftover_files"] == 1
-    assert len(names(results_folder())) == 2
+    assert "Removed files of secrets that no block needed: 1\n" in done.stderr
+    assert json.loads(done.stdout)["leftover_secrets"] == 1
+    assert not left.exists()
+
+
+def test_results_of_another_registry_in_the_same_home_stay(run, home, ended, monkeypatch):
+    ended(40)
+    stored = names(results_folder())
+    for name in stored:  # long ago
+        os.utime(results_folder() / name, (0, 0))
+    monkeypatch.setenv("PREFECTLITE_REGISTRY", f"sqlite:///{home / 'other.db'}")
+    open_registry(PREFECTLITE_REGISTRY.value())
+    assert run("registry prune --keep 1").exit_code == 0
+    assert names(results_folder()) == stored
 
 
 def test_a_state_that_there_is_not_is_pointed_out(run, seeds):
@@ -358,3 +379,31 @@ def test_an_interruption_says_what_is_deleted_and_exits_130(run, seeds, ended, m
     assert capsys.readouterr().err == "Deleted flow runs: 2 of 3, task runs: 2\n"
     assert len(seeds.registry.list_flow_runs()) == 1
     assert len(names(results_folder())) == 2
+
+
+@pytest.mark.parametrize("line", ["registry prune --older-than 30d", "flow-run delete old"])
+def test_an_interruption_says_which_run_is_half_deleted(
+    run, seeds, ended, monkeypatch, capsys, line
+):
+    monkeypatch.setattr(upkeep_tables, "_TASK_RUNS_AT_ONCE", 1)
+    monkeypatch.setattr(
+        upkeep_tables, "_DELETE_TASK_RUNS", upkeep_tables._DELETE_TASK_RUNS.replace("500", "1")
+    )
+    flow_run = ended(40)
+    upkeep = type(seeds.registry.upkeep)
+    delete = upkeep.delete_flow_runs
+    calls = []
+
+    def interrupted(self, ids, deleted):
+        calls.append(ids)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return delete(self, ids, deleted)
+
+    monkeypatch.setattr(upkeep, "delete_flow_runs", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(line)
+    told = f"note: only a part of {flow_run.id} is deleted; repeat it for the rest\n"
+    assert capsys.readouterr().err.endswith(told)
+    assert "part" not in run(line).stderr
+    assert seeds.registry.list_flow_runs() == []

@@ -1,7 +1,9 @@
 """prefectlite run --events: every state of every run, once, in order, whoever made it."""
 
+import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -427,3 +429,21 @@ def test_nothing_is_read_while_nothing_is_written(followed, monkeypatch):
     reading = open_registry(followed.registry.url, read_only=True)
     monkeypatch.setattr(type(reading), "find_flow_run", lambda *_: pytest.fail("it was read"))
     assert followed.look() == followed.look(is_last=True) == []
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(until):
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        fcntl.fcntl(writable, fcntl.F_SETPIPE_SZ, 4096)
+    events, lines = (
+        run_events.RunEvents(writable),
+        [{"event": "x" * 100, "n": n} for n in range(1000)],
+    )
+    thread = threading.Thread(target=lambda: (events.write(lines), os.close(writable)))
+    thread.start()
+    until(lambda: events.error or not select.select([], [writable], [], 0)[1])
+    with os.fdopen(readable) as reader:
+        assert [json.loads(line) for line in reader] == lines
+    thread.join(DEADLINE_SECONDS)
+    assert events.error is None

@@ -254,8 +254,8 @@ def test_watch_on_a_dumb_terminal_prints_lines(screen, seeds, going):
     screen.start(f"env TERM=dumb {_WATCH}").shows("of two lines")
     seeds.end(going)
     assert screen.ends(0) == [
-        "21:31:37.513 | INFO    | Flow run 'fair-owl' - hello",
-        "21:31:37.513 | WARNING | Flow run 'fair-owl' - a warning",
+        "2023-11-14 21:31:37.513 | INFO    | Flow run 'fair-owl' - hello",
+        "2023-11-14 21:31:37.513 | WARNING | Flow run 'fair-owl' - a warning",
         "    of two lines",
         "21:31:37.513 | INFO    | Flow run 'fair-owl' - State Running()",
     ]

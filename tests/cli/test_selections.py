@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from prefectlite import listings
+from prefectlite.registry import open_registry, registry_path
+from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Completed, Failed, Paused
 
 _DOES = {"cancel", "pause", "resume", "delete", "wait"}
@@ -78,12 +81,34 @@ def test_of_what_is_described_it_is_done_with_those_with_which_it_can_be(
 
 @pytest.mark.parametrize("command", ["cancel", "pause", "resume", "delete", "wait"])
 def test_where_nothing_is_described_nothing_is_done_and_a_note_says_so(run, runs, command):
-    ended = run(f"flow-run {command} --state fialed --json")
+    ended = run(f"flow-run {command} --state quite-another --json")
     assert (ended.exit_code, ended.stdout) == (0, "[]\n")
     assert ended.stderr.splitlines() == [
         "note: there is no such flow run with which this can be done",
-        "note: 'fialed' is no state that prefectlite knows; did you mean failed?",
+        "note: 'quite-another' is no state that prefectlite knows",
     ]
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume", "delete", "wait"])
+def test_a_state_that_is_probably_misspelled_is_refused(run, runs, command):
+    ended = run(f"flow-run {command} --state fialed --json")
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines() == [
+        "error: 'fialed' is no state that prefectlite knows",
+        "hint: did you mean failed?",
+    ]
+
+
+def test_to_wait_for_a_flow_that_has_never_run_is_no_success(run, runs):
+    ended = run("flow-run wait --flow my-flwo")
+    assert (ended.exit_code, ended.stderr.splitlines()[-1]) == (3, "hint: did you mean my-flow?")
+
+
+def test_what_is_forced_off_the_record_has_ended_before(run, seeds):
+    flow_run = seeds.flow_run(end=False)
+    ended = run(f"flow-run delete {flow_run.id} --force")
+    assert (ended.exit_code, seeds.registry.list_flow_runs()) == (0, [])
+    assert ended.stderr.startswith("Cancelled flow run 'gigantic-cockatoo'")
 
 
 def test_what_is_described_is_waited_for_if_it_has_not_ended(run, seeds, runs):
@@ -94,9 +119,107 @@ def test_what_is_described_is_waited_for_if_it_has_not_ended(run, seeds, runs):
 
 
 def test_a_state_that_is_waited_for_and_unknown_is_told(run, runs):
-    ended = run("flow-run wait running --for fialed --timeout 0")
+    assert run("flow-run wait running --for fialed --timeout 0").exit_code == 2
+    ended = run("flow-run wait running --for quite-another --timeout 0")
     assert ended.exit_code == 124
-    assert "'fialed' is no state that prefectlite knows; did you mean failed?" in ended.stderr
+    assert "'quite-another' is no state that prefectlite knows" in ended.stderr
+
+
+@pytest.mark.parametrize("command", [*sorted(_DOES), "ls"])
+@pytest.mark.parametrize(
+    ("option", "exit_code"),
+    [
+        *(("--parent", 3), ("--deployment", 3), ("--text", 2), ("--since", 2), ("--until", 2)),
+        *(("--flow", 0), ("--tag", 0), ("--queue", 0), ("--state", 0)),
+    ],
+)
+def test_an_empty_value_never_means_every_run(run, seeds, runs, command, option, exit_code):
+    if (command, option) == ("wait", "--flow"):
+        exit_code = 3
+    ended = run(f"flow-run {command} --json", option, "")
+    assert (ended.exit_code, ended.stdout) == (exit_code, "" if exit_code else "[]\n")
+    assert {run.name: run for run in seeds.registry.list_flow_runs()} == runs
+
+
+@pytest.mark.parametrize("command", sorted(_DOES))
+@pytest.mark.parametrize(("word", "exit_code"), [("-", 0), ("", 3)])
+def test_an_empty_name_never_means_every_run(run, runs, stdin, command, word, exit_code):
+    stdin("\n \r\n\n")
+    ended = run(f"flow-run {command} --json", word)
+    assert (ended.exit_code, ended.stdout) == (exit_code, "" if exit_code else "[]\n")
+    left = {
+        one["name"]: one["state"]["name"] for one in json.loads(run("flow-run ls --json").stdout)
+    }
+    assert left == {name: one.state.name for name, one in runs.items()}
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "exit_code"),
+    [
+        *(("task-run ls", option, 0) for option in ("--flow", "--task", "--tag", "--state")),
+        *(("task-run ls", option, 2) for option in ("--since", "--until", "--text")),
+        ("task-run ls", "--flow-run", 3),
+        *(("deployment ls", option, 0) for option in ("--flow", "--queue", "--tag")),
+        ("block ls", "--type", 0),
+    ],
+)
+def test_an_empty_value_lists_nothing(filled, line, option, exit_code):
+    assert json.loads(filled(f"{line} --json").stdout) != []
+    ended = filled(f"{line} --json", option, "")
+    assert (ended.exit_code, ended.stdout) == (exit_code, "" if exit_code else "[]\n")
+
+
+@pytest.mark.parametrize("option", ["--flow", "--state", "--older-than"])
+def test_an_empty_value_prunes_nothing(run, seeds, option):
+    seeds.flow_run()
+    before = () if option == "--older-than" else ("--older-than", "0s")
+    run("registry prune", *before, option, "")
+    assert len(seeds.registry.list_flow_runs()) == 1
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume", "delete"])
+def test_a_dry_run_makes_no_registry(run, command):
+    ended = run(f"flow-run {command} --all --dry-run --json")
+    assert (ended.exit_code, ended.stdout) == (0, "[]\n")
+    assert not registry_path(PREFECTLITE_REGISTRY.value()).parent.exists()
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume", "delete"])
+def test_a_dry_run_opens_the_registry_to_read_it(run, runs, command, monkeypatch):
+    opened = []
+
+    def open_it(url, *, read_only=False):
+        opened.append(read_only)
+        return open_registry(url, read_only=read_only)
+
+    monkeypatch.setattr(listings, "open_registry", open_it)
+    assert run(f"flow-run {command} --all --dry-run --json").exit_code == 0
+    assert opened == [True]
+
+
+@pytest.mark.parametrize("command", ["cancel", "pause", "resume", "delete", "wait"])
+@pytest.mark.parametrize("described", ["--all", "--flow my-flow"])
+def test_no_run_is_read_with_which_nothing_can_be_done(
+    run, seeds, runs, monkeypatch, command, described
+):
+    kind, read = type(seeds.registry), []
+    list_flow_runs = kind.list_flow_runs
+
+    def listed(registry, *args, **options):
+        found = list_flow_runs(registry, *args, **options)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(kind, "list_flow_runs", listed)
+    how = "--timeout 0" if command == "wait" else "--dry-run"
+    done = names(run(f"flow-run {command} {described} --json {how}"))
+    assert sorted({one.name for one in read}) == done
+
+
+def test_a_state_that_has_the_name_of_another_is_what_its_type_says(run, seeds):
+    seeds.end(seeds.flow_run(end=False), Paused("wait", name="Completed"))
+    assert names(run("flow-run delete --all --dry-run --json")) == []
+    assert names(run("flow-run resume --all --dry-run --json")) == ["gigantic-cockatoo"]
 
 
 # Names from stdin

@@ -7,9 +7,20 @@ import sys
 import pytest
 
 from prefectlite import following
+from prefectlite.liveness import end_orphans
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
-from prefectlite.states import Cancelled, Completed, Failed, Running, Scheduled, TimedOut
+from prefectlite.registry.sqlite import SQLiteRegistry
+from prefectlite.states import (
+    Cancelled,
+    Completed,
+    Crashed,
+    Failed,
+    Running,
+    Scheduled,
+    TimedOut,
+)
+from prefectlite.upkeep_records import Deleted
 
 
 @pytest.mark.parametrize(
@@ -106,3 +117,33 @@ def test_who_follows_nothing_imports_nothing_of_following(seeds, command):
         "timelines",
         "run_events",
     }
+
+
+def test_an_end_that_no_log_line_tells_is_printed(run, seeds):
+    flow_run = seeds.flow_run(end=False)
+    for name in ("killed", "told"):
+        seeds.flow_run(name, parent_flow_run_id=flow_run.id, end=False)
+    end_orphans(seeds.registry, flow_run.id, "its process died", kind=Crashed)
+    seeds.log(seeds.registry.find_flow_run("told"), "Finished in state Crashed('its process died')")
+    seeds.end(flow_run, Cancelled("by hand"))
+    shown = run("flow-run watch", flow_run.id).stdout
+    assert shown.count("Crashed('its process died')") == 2
+    assert "Flow run 'killed' - State Crashed('its process died')" in shown
+    assert "Flow run 'gigantic-cockatoo' - State Cancelled('by hand')" in shown
+
+
+def test_a_subflow_run_that_is_deleted_between_two_reads_is_told_no_more(run, seeds, monkeypatch):
+    flow_run = seeds.flow_run(end=False)
+    child = seeds.flow_run("child", parent_flow_run_id=flow_run.id)
+    seeds.end(flow_run)
+    list_run_tree = SQLiteRegistry.list_run_tree
+
+    def list_and_delete(registry, id_):
+        found = list_run_tree(registry, id_)
+        seeds.registry.upkeep.delete_flow_runs([child.id], Deleted())
+        return found
+
+    monkeypatch.setattr(SQLiteRegistry, "list_run_tree", list_and_delete)
+    ended = run("flow-run watch", flow_run.id)
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    assert "child" not in ended.stdout

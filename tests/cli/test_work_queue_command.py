@@ -27,7 +27,9 @@ def add_run(registry):
 
 
 def test_create_makes_a_queue_and_shows_it_as_json(run):
-    ended = run("work-queue create slow --priority 3 -l 2 --json", "--description", "for big ones")
+    ended = run(
+        "work-queue create slow --priority 3 --limit 2 --json", "--description", "for big ones"
+    )
     created = json.loads(ended.stdout)
     assert set(created) == _KEYS
     assert ended.stderr == f"Created work queue 'slow' ({created['id']})\n"

@@ -185,14 +185,14 @@ def test_a_later_end_of_the_grace_period_does_not_hold(launched, command):
 
 def test_what_ctrl_c_leaves_another_command_finishes_at_the_same_time(launched, command):
     run = launched(STUBBORN).has()
-    first = command("flow-run", "cancel", run.id, "--wait", "--grace", "1.5")
+    first = command("flow-run", "cancel", run.id, "--wait", "--grace", "3")
     run.has("told")
     first.process.send_signal(signal.SIGINT)
     first.end(130)
     assert run.run.state.name == "Cancelling"
     assert run.run.kill_at is not None
     command("flow-run", "cancel", run.id, "--wait").end()
-    assert run.gone().state.message == "Killed: it did not end within 1.5s."
+    assert run.gone().state.message == "Killed: it did not end within 3.0s."
 
 
 def test_a_command_that_is_killed_while_it_waits_leaves_the_rest_to_the_supervisor(

@@ -79,6 +79,8 @@ def test_log_lines_of_a_tree_know_whose_they_are_and_keep_their_order(store, tre
             ["top task", "child task"],
         ),
         ({"limit": 2}, ["top 10", "top 20"]),
+        ({"characters": 7}, ["top 10", "top 20"]),
+        ({"characters": 1, "least_level": 30}, ["top 30"]),
         ({"limit": 2, "is_last": True}, ["top 30", "top task"]),
         ({"limit": 1, "is_last": True, "with_subflows": True}, ["grandchild task"]),
         ({"limit": None, "is_last": True}, ["top 10", "top 20", "top 30", "top task"]),
@@ -98,3 +100,11 @@ def test_lines_of_a_task_run_are_found_by_its_id_and_by_the_start_of_it_in_any_c
     wanted = task_runs[0].id
     for word in (wanted, wanted[:8], wanted[:1].upper()):
         assert store.messages(run, tasks=[word]) == [wanted]
+
+
+def test_the_last_position_is_that_of_the_newest_line(store, tree):
+    top = tree[0].id
+    for with_subflows in (False, True):
+        last = store.registry.read_logs(top, with_subflows=with_subflows)[-1].position
+        assert store.registry.last_log_position(top, with_subflows=with_subflows) == last
+    assert store.registry.last_log_position(new_id()) == 0

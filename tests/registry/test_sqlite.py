@@ -291,3 +291,83 @@ def test_a_folder_where_none_may_be_made_is_unavailable_for_writing_and_empty_fo
     assert read == []
     assert written[0] == "RegistryUnavailableError"
     assert list(public_folder.iterdir()) == []
+
+
+LOOKS_AS_NOBODY = """
+import prefectlite.registry.sqlite, prefectlite.database, prefectlite.run_queries
+os.setuid(65534)
+registry, mark = open_registry(sys.argv[1], read_only=True), None
+def say(found):
+    print(json.dumps(found), flush=True)
+    sys.stdin.readline()
+def read(connection):
+    say("reading")
+    return [name for name, in connection.execute("SELECT name FROM flow_run ORDER BY seq DESC")]
+while True:
+    try:
+        if len(sys.argv) > 2:
+            say(registry._database.use(read))
+        is_new, mark = registry.change_mark() != mark, registry.change_mark()
+        say([is_new, [run.name for run in registry.list_flow_runs()]])
+    except RegistryError as error:
+        say(type(error).__name__)
+"""
+
+
+@pytest.fixture
+def look_as_nobody(start, shared):
+    """Start a reader who is another user; it says what it sees, and looks again when it is told."""
+
+    def begin(*words):
+        settings = {"XDG_CONFIG_HOME": str(shared.parent)}
+        return start(LOOKS_AS_NOBODY, f"sqlite:///{shared}", *words, cwd="/", env=settings)
+
+    return begin
+
+
+@as_root
+def test_another_user_sees_what_its_owner_writes_later(shared, look_as_nobody, flow_run):
+    other = look_as_nobody()
+    assert json.loads(other.line()) == [True, ["seen"]]
+    other.tell()
+    assert json.loads(other.line()) == [False, ["seen"]]
+    for is_open, names in [(False, ["later", "seen"]), (True, ["in the log", "later", "seen"])]:
+        owner = open_registry(f"sqlite:///{shared}")
+        owner.create_flow_run(flow_run(name=names[0]))
+        if not is_open:
+            owner.close()
+        other.tell()
+        assert json.loads(other.line()) == [True, names]
+    owner.close()
+
+
+@as_root
+def test_a_log_that_another_user_may_not_read_makes_the_registry_unavailable_meanwhile(
+    shared, look_as_nobody, flow_run
+):
+    other = look_as_nobody()
+    assert json.loads(other.line()) == [True, ["seen"]]
+    owner = open_registry(f"sqlite:///{shared}")
+    owner.create_flow_run(flow_run(name="later"))
+    for end in ("-wal", "-shm"):
+        Path(f"{shared}{end}").chmod(0o600)
+    other.tell()
+    assert json.loads(other.line()) == "RegistryUnavailableError"
+    owner.close()
+    other.tell()
+    assert json.loads(other.line()) == [True, ["later", "seen"]]
+
+
+@as_root
+def test_what_another_user_reads_while_the_file_changes_is_read_again(
+    shared, look_as_nobody, flow_run
+):
+    other = look_as_nobody("slowly")
+    assert json.loads(other.line()) == "reading"
+    owner = open_registry(f"sqlite:///{shared}")
+    owner.create_flow_run(flow_run(name="later"))
+    owner.close()
+    other.tell()
+    assert json.loads(other.line()) == "reading"
+    other.tell()
+    assert json.loads(other.line()) == ["later", "seen"]

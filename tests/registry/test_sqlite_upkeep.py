@@ -3,11 +3,18 @@
 import os
 import signal
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from prefectlite.errors import RegistryCorruptError, RegistryNewerError, RegistryReadOnlyError
+from prefectlite import upkeep_tables
+from prefectlite.errors import (
+    RegistryCorruptError,
+    RegistryFullError,
+    RegistryNewerError,
+    RegistryReadOnlyError,
+)
 from prefectlite.registry import open_registry, open_upkeep
 from prefectlite.states import Completed, Failed
 from prefectlite.upkeep_records import Deleted
@@ -200,3 +207,48 @@ def test_a_look_through_the_file_can_be_interrupted(path, start, until):
     until(lambda: ticks(process.pid) >= busy)  # nothing but the search takes as much
     process.process.send_signal(signal.SIGINT)
     assert process.end() == "interrupted\n"
+
+
+def test_to_give_space_back_waits_for_no_reader(path, start):
+    process = start(
+        """
+        import sqlite3
+        from prefectlite import database
+        from prefectlite.registry import open_registry
+
+        database._BUSY_MILLISECONDS = 3_600_000
+        registry = open_registry(sys.argv[1])
+        reader = sqlite3.connect(sys.argv[1].removeprefix("sqlite:///"), isolation_level=None)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM flow_run").fetchall()
+        registry.upkeep.give_back_space()
+        print(registry.upkeep._database.read("PRAGMA busy_timeout"), flush=True)
+        """,
+        f"sqlite:///{path}",
+    )
+    assert process.line() == "[(3600000,)]"
+
+
+def test_to_give_space_back_can_be_interrupted(store, line, monkeypatch):
+    monkeypatch.setattr(upkeep_tables, "_STEPS_AT_ONCE", 10)
+    run = store.add_flow_run()
+    store.registry.add_log_line(line(run, "x"))
+    store.registry.flush_logs()
+    upkeep = store.registry.upkeep
+    with pytest.raises(KeyboardInterrupt):
+        upkeep.give_back_space(told=lambda: signal.raise_signal(signal.SIGINT))
+    assert upkeep.faults(is_quick=False) == []
+    assert store.add_flow_run() in store.registry.list_flow_runs()
+
+
+def test_where_there_is_no_room_to_give_space_back_it_is_not_tried(store, monkeypatch):
+    store.add_flow_run()
+    upkeep = store.registry.upkeep
+    needed = upkeep.storage().file_bytes - upkeep.storage().free_bytes
+    usage = upkeep_tables.shutil.disk_usage("/")
+    for free, is_refused in ((needed - 1, True), (needed, False)):
+        monkeypatch.setattr(
+            upkeep_tables.shutil, "disk_usage", lambda _, free=free: usage._replace(free=free)
+        )
+        with pytest.raises(RegistryFullError, match="no room") if is_refused else nullcontext():
+            upkeep.give_back_space()

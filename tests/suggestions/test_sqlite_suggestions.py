@@ -169,3 +169,15 @@ def _plan(path, sql):
     rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
     connection.close()
     return "\n".join(row[-1] for row in rows)
+
+
+def test_behind_a_symbolic_link_the_log_is_read_too(registry, path, tmp_path):
+    (link := tmp_path / "link.db").symlink_to(path)
+    _add(registry)
+    (found,) = open_suggestions(f"sqlite:///{link}").flow_runs("", [Which.UNFINISHED])
+    assert found.name == "swift-otter"
+
+
+def test_a_link_to_itself_has_nothing(tmp_path):
+    (loop := tmp_path / "loop.db").symlink_to(loop)
+    assert not any(_everything(open_suggestions(f"sqlite:///{loop}")))

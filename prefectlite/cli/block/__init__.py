@@ -411,7 +411,7 @@ def _show_saved(what: str, type_: str, name: str, *, as_json: bool) -> None:
 
 
 def _tell(what: str, document: BlockDocument) -> None:
-    console.say(f"{what} block '{document.full_name}' ({document.id})")
+    console.say(f"{what} block '{console.escaped(document.full_name)}' ({document.id})")
 
 
 COMMANDS = (ls, inspect, create, set, delete, register, "type")

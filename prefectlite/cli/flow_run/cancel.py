@@ -10,9 +10,9 @@ from prefectlite.cancel_orders import DEFAULT_GRACE_SECONDS, Orders
 from prefectlite.commands import Option, Seconds
 from prefectlite.errors import UsageError
 from prefectlite.flow_run_tables import print_runs
-from prefectlite.listings import JsonListOption, writable_registry
+from prefectlite.listings import JsonListOption, settled_registry
 from prefectlite.selections import DryRunOption, FlowRunSelection
-from prefectlite.settling import settle
+from prefectlite.states import UNFINISHED
 
 
 def cancel(
@@ -51,9 +51,8 @@ def cancel(
     """
     if not math.isfinite(grace):
         raise UsageError("--grace: what is never killed may never end")
-    registry = writable_registry()
-    settle(registry, lambda: registry)
-    chosen = selection.choose(registry, lambda state: not state.is_final())
+    registry = settled_registry(to_write=not dry_run)
+    chosen = selection.choose(registry, UNFINISHED)
     if selection.is_described():
         # A subflow run ends with the run that called it.
         ids = {run.id for run in chosen}

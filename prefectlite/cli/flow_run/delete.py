@@ -9,11 +9,11 @@ from prefectlite import console
 from prefectlite.commands import Option
 from prefectlite.errors import RunNotFinalError
 from prefectlite.flow_run_tables import print_runs
-from prefectlite.listings import writable_registry
+from prefectlite.listings import settled_registry
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.selections import DryRunOption, FlowRunSelection
-from prefectlite.settling import settle
+from prefectlite.states import FINAL, UNFINISHED
 from prefectlite.upkeep_records import Deleted
 
 # Of more, nobody reads the names.
@@ -24,7 +24,8 @@ def delete(
     selection: FlowRunSelection,
     *,
     force: Annotated[
-        bool, Option("--force", description="Delete also runs that are not in a final state.")
+        bool,
+        Option("--force", description="Cancel runs that have not ended, and delete them, too."),
     ] = False,
     dry_run: DryRunOption = False,
     as_json: Annotated[
@@ -34,28 +35,43 @@ def delete(
     """Delete flow runs with their task runs, states, logs and stored results. Subflow runs stay.
 
     Nothing is deleted unless all of them can be. Of those that options describe, it is done with each
-    that has ended, with --force with all.
+    that has ended, with --force with all. A run of many task runs is deleted in parts: who interrupts
+    that, and is told so, says it again.
 
     Examples:
         prefectlite flow-run delete gigantic-cockatoo
         prefectlite flow-run delete --state failed --until 30d --dry-run
         prefectlite flow-run delete 3f2a9c1e 77b0d4aa --force
     """
-    registry = writable_registry()
-    settle(registry, lambda: registry)
-    flow_runs = selection.choose(registry, lambda state: force or state.is_final())
+    registry = settled_registry(to_write=not dry_run)
+    flow_runs = selection.choose(registry, FINAL | UNFINISHED if force else FINAL)
     if dry_run:
         print_runs(flow_runs, as_json=as_json)
         return
+    if force:
+        flow_runs = _ended(registry, flow_runs)
     for flow_run in flow_runs:
-        if not force and not flow_run.state.is_final():
+        if not flow_run.state.is_final():
+            hint = "wait for its end, or delete it with --force"
+            if force:
+                hint = f"if it runs no more: prefectlite flow-run cancel --force {flow_run.id[:8]}"
             raise RunNotFinalError(
                 f"flow run {flow_run.name!r} is {flow_run.state.name}, which is not final",
-                hint="wait for its end, or delete it with --force",
+                hint=hint,
             )
     deleted = _delete(registry, flow_runs)
     if as_json:
         console.out_json([flow_run.dict() for flow_run in deleted])
+
+
+def _ended(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
+    """Cancel the runs that have not ended, so that no process is left of which nothing is on record."""
+    from prefectlite.cancel_orders import DEFAULT_GRACE_SECONDS, Orders
+
+    going = [flow_run for flow_run in flow_runs if not flow_run.state.is_final()]
+    orders = Orders(registry, grace_seconds=DEFAULT_GRACE_SECONDS, is_forced=False)
+    now = {flow_run.id: flow_run for flow_run in orders.carry_out(going, wait=True)}
+    return [now.get(flow_run.id, flow_run) for flow_run in flow_runs]
 
 
 def _delete(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
@@ -64,9 +80,12 @@ def _delete(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
     from prefectlite.progress_bars import ProgressBar
 
     ids: set[str] = set()
+    unfinished_id = None
     with ProgressBar("Deleting", unit="flow runs") as bar:
 
         def told(deleted: Deleted) -> None:
+            nonlocal unfinished_id
+            unfinished_id = deleted.unfinished_id
             ids.update(deleted.flow_run_ids)
             bar.update(len(ids), len(flow_runs))
 
@@ -79,6 +98,8 @@ def _delete(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
                 console.say(f"Deleted flow run '{console.escaped(flow_run.name)}' ({flow_run.id})")
             if len(found) > _NAMED or len(found) < len(flow_runs):
                 console.say(f"Deleted flow runs: {len(found)} of {len(flow_runs)}")
+            if unfinished_id is not None:
+                console.note(f"only a part of {unfinished_id} is deleted; repeat it for the rest")
     return found
 
 

@@ -12,7 +12,7 @@ from prefectlite.records import FlowRun, Pause
 from prefectlite.registry import Registry
 from prefectlite.run_orders import Change, change_each
 from prefectlite.selections import DryRunOption, FlowRunSelection
-from prefectlite.states import State
+from prefectlite.states import StateType
 
 
 def pause(
@@ -44,7 +44,7 @@ def pause(
         told = "It stops at its next task."
         return pauses.pause(registry, flow_run, told, timeout_seconds=seconds, pause=Pause())
 
-    change = Change(pause_one, can=State.is_running, done="Paused")
+    change = Change(pause_one, types={StateType.RUNNING}, done="Paused")
     return change_each(selection, change, dry_run=dry_run, as_json=as_json)
 
 

@@ -9,7 +9,7 @@ from prefectlite.listings import JsonListOption
 from prefectlite.parameter_options import pairs, parameters_of
 from prefectlite.run_orders import Change, change_each, resume_one
 from prefectlite.selections import DryRunOption, FlowRunSelection
-from prefectlite.states import State
+from prefectlite.states import StateType
 
 
 def resume(
@@ -51,7 +51,7 @@ def resume(
     texts = pairs("--input", run_input or [])
     change = Change(
         lambda registry, flow_run: resume_one(registry, flow_run, given, texts),
-        can=State.is_paused,
+        types={StateType.PAUSED},
         done="Resumed",
     )
     return change_each(selection, change, dry_run=dry_run, as_json=as_json)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 from prefectlite import console
 from prefectlite.clock import duration_text
 from prefectlite.commands import Option, Seconds
 from prefectlite.endings import TIMED_OUT, exit_code_of, tell_ending
+from prefectlite.errors import NotFoundError
 from prefectlite.listings import JsonListOption, settled_registry
+from prefectlite.names import near_hint
 from prefectlite.records import FlowRun
-from prefectlite.selections import FlowRunSelection, note_unknown_states
+from prefectlite.registry import Registry
+from prefectlite.run_filters import FlowRunFilter
+from prefectlite.selections import FlowRunSelection, check_states, note_unknown_states
 from prefectlite.settling import wait_for_supervisor
-from prefectlite.states import State
+from prefectlite.states import UNFINISHED, State
 from prefectlite.waiting import wait_for_flow_runs
 
 
@@ -48,8 +53,11 @@ def wait(
         prefectlite flow-run wait --flow my-flow --any --timeout 10m
     """
     registry = settled_registry()
-    chosen = selection.choose(registry, lambda state: not state.is_final())
+    if awaited is not None:
+        check_states([awaited])
+    chosen = selection.choose(registry, UNFINISHED)
     if not chosen:
+        _check_flows(registry, selection.flow or ())
         if as_json:
             console.out_json([])
         return 0
@@ -73,6 +81,15 @@ def wait(
         return TIMED_OUT
     codes = [_code(run, awaited) for run in reached]
     return next(filter(None, codes), 0)
+
+
+def _check_flows(registry: Registry, names: Collection[str]) -> None:
+    """Refuse names of flows that have never run: a script must not take a slip for success."""
+    for name in names:
+        if not registry.list_flow_runs(FlowRunFilter(flow_names=[name]), limit=1):
+            known = [flow.name for flow in registry.list_flows()]
+            hint = near_hint(name, known) or "see: prefectlite flow ls"
+            raise NotFoundError(f"there is no flow run of a flow {name!r}", hint=hint)
 
 
 def _tell_unreached(flow_runs: list[FlowRun], awaited: str | None, timeout: float | None) -> None:

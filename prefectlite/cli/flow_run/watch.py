@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from heapq import merge
 from operator import itemgetter
 from typing import Annotated
 
 from prefectlite import console
-from prefectlite.clock import monotonic
+from prefectlite.clock import monotonic, now
 from prefectlite.commands import Option
 from prefectlite.endings import exit_code_of, tell_ending
 from prefectlite.following import Followed, follow
@@ -37,6 +37,11 @@ _EVENT_SECONDS = 0.05
 # At most a third of the view, since the tree says more.
 _MOST_LOG_LINES, _LOG_SHARE = 10, 3
 _INFO = 20
+# What the last line of a run begins with, and how soon after its end that is on record.
+_END = "Finished in state "
+_LINE_TIME = timedelta(seconds=1)
+# When, the level, whose it is, and the message.
+_Told = tuple[datetime, int, str, str]
 
 
 def watch(
@@ -93,39 +98,65 @@ def _print_changes(registry: Registry, followed: Followed) -> None:
     """Print the states of flow runs and all log lines, each as soon as it is on record."""
     reader = LogReader(registry, followed.flow_run.id, LogQuery(with_subflows=True))
     sources = Sources(registry, followed.flow_run)
-    seen: dict[str, int] = {}
-    for _ in follow(registry, followed):
-        lines = ((line, sources.name(line)) for line in reader.lines())
+    changes = _Changes(registry, followed.flow_run.id)
+    for look in follow(registry, followed):
+        lines = ((line, sources.name(line)) for line in changes.heard(reader.lines()))
         told = merge(
-            _changes(registry, followed.flow_run.id, seen),
+            changes.new(),
             ((line.timestamp, line.level, name, line.message) for line, name in lines),
             key=itemgetter(0),
         )
-        for moment, level, source, message in told:
-            console.out(console.log_text(moment, level, source, message))
+        for texts in told:
+            console.out(console.log_text(*texts))
+        for texts in changes.unheard(is_last=look.has_ended):
+            console.out(console.log_text(*texts))
         console.flush()
 
 
-def _changes(
-    registry: Registry, flow_run_id: str, seen: dict[str, int]
-) -> list[tuple[datetime, int, str, str]]:
-    """Return the states that flow runs have taken since they were seen, oldest first.
+class _Changes:
+    """The states that flow runs take, without those that the log tells of.
 
-    Without those that the log tells of: how a run ended that had begun.
+    It tells how a run ended that had begun, unless another ended it.
     """
-    found = []
-    for flow_run in registry.list_run_tree(flow_run_id):
-        known = seen.get(flow_run.id, 0)
-        if flow_run.state_version > known:
-            history = registry.state_history(flow_run)
-            seen[flow_run.id] = history[-1].version
+
+    def __init__(self, registry: Registry, flow_run_id: str) -> None:
+        self._registry = registry
+        self._id = flow_run_id
+        self._seen: dict[str, int] = {}
+        self._ended: set[str] = set()
+        self._waiting: dict[str, _Told] = {}
+
+    def new(self) -> list[_Told]:
+        """Return those since the last time, oldest first."""
+        found = []
+        for flow_run in self._registry.list_run_tree(self._id):
+            known = self._seen.get(flow_run.id, 0)
+            if flow_run.state_version <= known:
+                continue
             source = f"Flow run {flow_run.name!r}"
-            found += [
-                (change.state.timestamp, _INFO, source, f"State {change.state}")
-                for change in history[known:]
-                if not (change.state.is_final() and flow_run.run_count)
-            ]
-    return sorted(found, key=itemgetter(0))
+            for change in self._registry.state_history(flow_run)[known:]:
+                state = change.state
+                told = (state.timestamp, _INFO, source, f"State {state}")
+                self._seen[flow_run.id] = change.version
+                if not (state.is_final() and flow_run.run_count):
+                    found.append(told)
+                elif state.is_crashed() or state.is_cancelled():
+                    self._waiting[flow_run.id] = told
+        return sorted(found, key=itemgetter(0))
+
+    def heard(self, lines: Iterable[LogLine]) -> Iterator[LogLine]:
+        """Yield lines of the log, and remember which ends they tell."""
+        for line in lines:
+            if line.logger == "prefectlite.flow_runs" and line.message.startswith(_END):
+                self._ended.add(line.flow_run_id)
+            yield line
+
+    def unheard(self, *, is_last: bool) -> list[_Told]:
+        """Return the ends that the log should have told by now, and did not."""
+        at = now() - _LINE_TIME
+        due = [id_ for id_, told in self._waiting.items() if is_last or told[0] < at]
+        told = {id_: self._waiting.pop(id_) for id_ in due}
+        return [told[id_] for id_ in due if id_ not in self._ended]
 
 
 def _draw(registry: Registry, followed: Followed) -> None:
