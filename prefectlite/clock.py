@@ -50,8 +50,7 @@ def from_microseconds(microseconds: int) -> datetime:
 def duration_text(seconds: float) -> str:
     """Return a duration in seconds as a person writes it: ``4ms``, ``0.2s``, ``45s``, ``3m12s``, ``2h05m``."""
     if seconds < _LEAST_TENTH_SECONDS:
-        milliseconds = round(seconds * 1000)
-        return f"{milliseconds}ms" if milliseconds > 0 else "<1ms" if seconds > 0 else "0s"
+        return f"{round(seconds * 1000)}ms"
     if seconds < _ONE_DECIMAL_SECONDS:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -28,13 +28,12 @@ from typing import TextIO
 from prefectlite.clock import duration_text, now
 from prefectlite.errors import OutputClosedError, OutputError, PrefectLiteError
 from prefectlite.records import StateChange
-from prefectlite.settings import NO_COLOR, TERM
 from prefectlite.states import State
+from prefectlite.terminals import columns, has_color
 from prefectlite.text_tables import GAP, layout, width
 from prefectlite.text_tables import cut as cut_text
 
 _ID_CHARACTERS = 8
-_COLUMNS = 80
 _ANSI = {"bold": 1, "red": 31, "green": 32, "yellow": 33, "blue": 34, "magenta": 35, "cyan": 36}
 _STATE_STYLES = {
     "SCHEDULED": "yellow",
@@ -355,14 +354,6 @@ def json_text(value: object, *, indent: int | None = None) -> str:
     return text if text.isascii() and "\x7f" not in text else text.translate(_JSON_ESCAPES)
 
 
-def columns(stream: TextIO) -> int:
-    """Return how wide the lines of a terminal are; for what is none, as wide as most are."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
-    except (OSError, ValueError):
-        return _COLUMNS
-
-
 def emphasized(text: str, stream: TextIO) -> str:
     """Return a text that stands out, where a stream has colour."""
     return _paint(text, "bold") if _has_color(stream) else text
@@ -464,7 +455,7 @@ def _has_color(stream: TextIO) -> bool:
     color = _choice["color"]
     if color is Color.ALWAYS or color is Color.NEVER:
         return color is Color.ALWAYS
-    return _is_terminal(stream) and not NO_COLOR.value() and TERM.value() != "dumb"
+    return has_color(stream)
 
 
 def _unwritable(problem: OSError) -> OutputError:

@@ -6,16 +6,14 @@ right again, so that it can be killed or stopped at any moment. It knows nothing
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
-from prefectlite import console
+from prefectlite import console, terminals
 from prefectlite.text_tables import width
 
 # ECMA-48: CUU, up so many lines; EL, clear to the end of the line; ED, clear all below.
 _UP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}A", "\x1b[K", "\x1b[J"
-_ROWS, _COLUMNS = 24, 80
 
 
 class LiveView:
@@ -28,11 +26,8 @@ class LiveView:
     @staticmethod
     def size() -> tuple[int, int]:
         """Return how many columns and rows a view may have, so that nothing wraps or scrolls."""
-        try:
-            columns, rows = os.get_terminal_size(sys.stdout.fileno())
-        except (OSError, ValueError):
-            columns, rows = 0, 0
-        return max(1, (columns or _COLUMNS) - 1), max(1, (rows or _ROWS) - 1)
+        columns, rows = terminals.size(sys.stdout)
+        return max(1, columns - 1), max(1, rows - 1)
 
     def draw(self, lines: Sequence[Sequence[str]]) -> None:
         """Show lines in the place of those that were shown before.
@@ -62,14 +57,6 @@ class LiveView:
     def begin_below(self) -> None:
         """Leave on the screen what is there, since a shell has written below it."""
         self._drawn, self._last = [], ()
-
-    @staticmethod
-    def is_in_foreground() -> bool:
-        """Return whether nobody else is to have the terminal, such as the shell."""
-        try:
-            return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
-        except OSError:  # it is a terminal, but not the one that controls this process
-            return True
 
     @staticmethod
     def _rows(cells: int, columns: int) -> int:

@@ -24,7 +24,8 @@ from prefectlite.errors import MissingContextError, RegistryError
 from prefectlite.forks import here
 from prefectlite.records import LogLine
 from prefectlite.registry import Registry
-from prefectlite.settings import NO_COLOR, PREFECTLITE_LOGGING_LEVEL, TERM
+from prefectlite.settings import PREFECTLITE_LOGGING_LEVEL
+from prefectlite.terminals import has_color
 
 engine_logger = logging.getLogger("prefectlite.engine")
 flow_run_logger = logging.getLogger("prefectlite.flow_runs")
@@ -252,7 +253,7 @@ def _show(run: RunContext | None, logger: str, level: int, message: str, created
         source = f"Flow run {run.flow_run.name!r}"
     line = f"{_clock_text(created)} | {logging.getLevelName(level):<7} | {source} - {message}"
     try:
-        if level in _COLOURS and _has_colour():
+        if level in _COLOURS and has_color(sys.stderr):
             line = f"{_COLOURS[level]}{line}{_RESET}"
         if _Console.mark:
             line = _Console.mark + line.replace("\n", f"\n{_Console.mark}")
@@ -364,10 +365,6 @@ def _message(record: logging.LogRecord) -> str:
         place = f"{record.pathname}:{record.lineno}"
         return f"{told} (cannot be formatted, at {place}: {type(error).__name__})"
     return f"{message}\n{record.stack_info}" if record.stack_info else message
-
-
-def _has_colour() -> bool:
-    return sys.stderr.isatty() and not NO_COLOR.value() and TERM.value() not in ("", "dumb")
 
 
 class _ClockText:

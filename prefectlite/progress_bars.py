@@ -7,14 +7,13 @@ gone when the work ends, however it ends.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from prefectlite import console
+from prefectlite import console, terminals
 from prefectlite.clock import duration_text, monotonic
-from prefectlite.settings import TERM
+from prefectlite.terminals import ERASE
 
 _FIRST_SECONDS = 0.5
 # A person reads no faster, and each time costs a write to the terminal.
@@ -23,8 +22,6 @@ _INTERVAL_SECONDS = 0.1
 _GUESS_SECONDS = 1.0
 # A bar of fewer columns says nothing that the percentage does not; one of more says no more.
 _NARROWEST, _WIDEST = 6, 40
-# To the first column, and clear to the end of the line (ECMA-48: CR, EL).
-_ERASE = "\r\x1b[K"
 
 
 class ProgressBar:
@@ -39,7 +36,7 @@ class ProgressBar:
         self._label = label
         self._unit = unit
         self._terminal = sys.stderr
-        self._is_shown = self._terminal.isatty() and TERM.value() != "dumb"
+        self._is_shown = terminals.can_redraw(self._terminal)
         self._has_drawn = False
         self._began_at = monotonic()
         self._draw_at = self._began_at + _FIRST_SECONDS
@@ -68,7 +65,7 @@ class ProgressBar:
         """Take the line away, so that something else can be said; the next update draws it again."""
         if self._has_drawn:
             self._has_drawn = False
-            self._write(_ERASE)
+            self._write(ERASE)
 
     def text(self, done: int, total: int, *, seconds: float) -> str:
         """Return the line, as much of it as fits: first what counts most.
@@ -81,7 +78,7 @@ class ProgressBar:
         share = min(done / total, 1.0)
         percentage = f"{share:4.0%}"
         # The last column stays free: some terminals begin a new line when it is filled.
-        room = console.columns(self._terminal) - 1 - len(self._label) - 1 - len(percentage)
+        room = terminals.columns(self._terminal) - 1 - len(self._label) - 1 - len(percentage)
         parts = []
         if seconds >= _GUESS_SECONDS and share:
             parts.append(f"{duration_text(seconds / share - seconds)} left")
@@ -99,8 +96,8 @@ class ProgressBar:
         if not self._is_shown or at < self._draw_at:
             return
         self._draw_at = at + _INTERVAL_SECONDS
-        if self._is_in_foreground():
-            self._write(f"{_ERASE}{text(at - self._began_at)}")
+        if terminals.is_in_foreground(self._terminal):
+            self._write(f"{ERASE}{text(at - self._began_at)}")
             self._has_drawn = True
 
     def _bar(self, share: float, width: int) -> str:
@@ -116,9 +113,3 @@ class ProgressBar:
             self._terminal.flush()
         except (OSError, ValueError):  # the terminal is gone
             self._is_shown = False
-
-    def _is_in_foreground(self) -> bool:
-        try:
-            return os.tcgetpgrp(self._terminal.fileno()) == os.getpgrp()
-        except (OSError, ValueError):  # it does not control this process, or it is closed
-            return True

@@ -217,6 +217,7 @@ def test_colour_follows_the_option_then_the_environment_then_the_stream(
 ):
     monkeypatch.setenv("NO_COLOR", no_color)
     monkeypatch.setenv("TERM", term)
-    monkeypatch.setattr(console, "_is_terminal", lambda _: is_terminal)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
     console.use_color(console.Color(choice))
-    assert console._has_color(sys.stdout) is expected
+    assert console._has_color(stream) is expected

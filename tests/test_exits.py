@@ -151,8 +151,8 @@ def test_what_a_cancelled_run_had_left_is_said(swept, more):
         (None, 2, "Killed (2 processes)."),
         (30, None, "Killed: it did not end within 30s."),
         (0.25, 1, "Killed (1 process): it did not end within 0.2s."),
-        (0, 1, "Killed (1 process): it did not end within 0.0s."),
-        (-5, None, "Killed: it did not end within 0.0s."),
+        (0, 1, "Killed (1 process): it did not end within 0ms."),
+        (-5, None, "Killed: it did not end within 0ms."),
     ],
 )
 def test_what_is_said_of_a_run_that_was_killed(seconds, processes, message):

@@ -40,6 +40,7 @@ def terminal(monkeypatch):
         stream = io.TextIOWrapper(os.fdopen(slave, "wb"), encoding=encoding, write_through=True)
         opened.append((master, stream))
         monkeypatch.setattr(sys, "stderr", stream)
+        monkeypatch.setenv("TERM", "xterm")
         os.set_blocking(master, False)
 
         def written():
@@ -108,8 +109,8 @@ def test_it_is_drawn_no_more_than_ten_times_a_second(terminal, clock):
 
 @pytest.mark.parametrize("term", ["dumb", "xterm"])
 def test_a_dumb_terminal_is_left_alone(terminal, clock, monkeypatch, term):
-    monkeypatch.setenv("TERM", term)
     written = terminal()
+    monkeypatch.setenv("TERM", term)
     with ProgressBar("Deleting") as bar:
         clock.at += 1
         bar.update(1, 2)

@@ -1,6 +1,7 @@
 """What a view of a run tree has room for, and how it is said at any width."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -151,7 +152,8 @@ def _lines(tree, columns, *, is_unicode=True):
 def _tree(**numbers):
     tally = _tally(**numbers)
     run = FlowRun(id=new_id(), name="fair-owl", flow_name="etl", state=Running(), created_at=now())
-    run = replace(run, started_at=now(), ended_at=now())
+    began = now()
+    run = replace(run, started_at=began, ended_at=began + timedelta(seconds=0.2))
     entries = [
         Entry("etl fair-owl", 0, Running(), 0, run=run, tally=tally),
         Entry("to resume: a long command with many words and options", 1, None, 0),
@@ -162,7 +164,7 @@ def _tree(**numbers):
 
 def test_a_line_has_a_name_a_state_a_time_and_a_bar():
     assert _lines(_tree(done=5, failed=1, running=2, waits=2), 80) == [
-        "etl fair-owl  Running  <1ms  ████████████▒▒▒░░░░░░░░░ 6/10  2 running  1 failed",
+        "etl fair-owl  Running  0.2s  ████████████▒▒▒░░░░░░░░░ 6/10  2 running  1 failed",
         "  to resume: a long command with many words and options",
         "  transform   Running        ████████████▒▒▒░░░░░░░░░ 6/10  2 running  1 failed",
         "… and 8 more task runs: 7 Completed, 1 Pending; 2 more subflow runs",
@@ -172,8 +174,8 @@ def test_a_line_has_a_name_a_state_a_time_and_a_bar():
 @pytest.mark.parametrize(
     ("columns", "first"),
     [
-        (60, "etl fair-owl  Running  <1ms  ###############xxx...... 6/10"),
-        (40, "etl fair-owl  Running  <1ms  ####.. 6/10"),
+        (60, "etl fair-owl  Running  0.2s  ###############xxx...... 6/10"),
+        (40, "etl fair-owl  Running  0.2s  ####.. 6/10"),
         (30, "etl fair-owl  Running"),
         (19, "etl f>wl  Running"),
     ],

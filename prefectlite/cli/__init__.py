@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated
 
-from prefectlite import __version__, console
+from prefectlite import __version__, console, terminals
 from prefectlite.argument_reading import (
     HELP,
     PROGRAM,
@@ -204,7 +204,7 @@ def _show_help(
 
     stream = sys.stdout if is_asked else sys.stderr
     help_ = Help(
-        columns=console.columns(stream), emphasis=lambda text: console.emphasized(text, stream)
+        columns=terminals.columns(stream), emphasis=lambda text: console.emphasized(text, stream)
     )
     if found is None or not words:
         text = help_.of_program(options, every_command(), EXIT_CODES)

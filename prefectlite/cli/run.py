@@ -46,9 +46,9 @@ from prefectlite.settings import (
     GITHUB_ACTIONS,
     PREFECTLITE_FLOW_RUN_ID,
     PREFECTLITE_REGISTRY,
-    TERM,
 )
 from prefectlite.states import Crashed, State
+from prefectlite.terminals import can_redraw
 
 if TYPE_CHECKING:
     from prefectlite.flows import Flow
@@ -304,9 +304,9 @@ def _run(
         BaseException: What interrupted it, where it has no final state on record.
     """
     try:
-        if not show_progress or not sys.stderr.isatty() or TERM.value() in {"", "dumb"}:
+        if not show_progress or not can_redraw(sys.stderr):
             return flow.run_to_end(request), None
-        from prefectlite.progress import Progress
+        from prefectlite.run_progress import Progress
 
         with Progress(request):
             return flow.run_to_end(request), None

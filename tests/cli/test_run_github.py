@@ -203,9 +203,7 @@ def test_the_summary_says_what_became_of_the_run_failures_first(run, seeds, step
         "what another command has to say\n### Flow run early of good: Completed\n"
     )
     text = summary(read_reports(seeds.registry, flow_run.id), room=10_000)
-    assert html.unescape(text).startswith(
-        "\n### Flow run late of my-flow: Failed\n\n"
-    )
+    assert html.unescape(text).startswith("\n### Flow run late of my-flow: Failed\n\n")
     assert "ms, `" in html.unescape(text)
     assert [row[:2] for row in _rows(text)] == [
         ["Task run", "State"],

@@ -230,7 +230,7 @@ def test_a_timeline_is_drawn_under_an_axis_with_a_legend_of_what_is_to_be_explai
         "etl       ████████████████████████████████████████ 10s",
         "  get-0   ░░░░░░░░▒▒▒▒▒▒▒▒░░░░████                 1.0s",
         "  put-0                           ┄┄┄┄┄┄┄┄████████ 1.0s Failed",
-        "  quick-0                                        █ <1ms",
+        "  quick-0                                        █ 0ms",
         "▒ tried again  ┄ paused  ░ waited",
     ]
     assert _lines(_EXAMPLE, 20, is_unicode=False) == [

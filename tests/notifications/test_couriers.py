@@ -203,7 +203,7 @@ def test_a_block_that_hangs_is_left_behind(monkeypatch, registry, tables, add_ru
     Hanging().save("here")
     rule = add_rule("hanging/here")
     add_run()
-    assert deliver_due(registry).problem == "block hanging/here was not done after 0.1s"
+    assert deliver_due(registry).problem == "block hanging/here was not done after 50ms"
     assert tables.find_rule(rule.id).waiting_count == 1
 
 

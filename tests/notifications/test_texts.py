@@ -28,7 +28,7 @@ def test_the_usual_text_says_what_became_of_which_run_and_why():
         "ValueError: no",
         f"ID: {ID}",
         "Time: 2023-11-14 22:13:20 UTC",
-        "Duration: 0.0s",
+        "Duration: 0ms",
     ]
 
 

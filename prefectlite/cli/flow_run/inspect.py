@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from prefectlite import console
+from prefectlite import console, terminals
 from prefectlite.commands import Option
 from prefectlite.errors import UsageError
 from prefectlite.flow_run_tables import print_runs
@@ -117,7 +117,9 @@ def _show_timeline(
         from prefectlite.timeline_texts import timeline_lines
 
         lines = timeline_lines(
-            found, columns=console.columns(sys.stdout), is_unicode=console.shows_unicode(sys.stdout)
+            found,
+            columns=terminals.columns(sys.stdout),
+            is_unicode=console.shows_unicode(sys.stdout),
         )
         for line in lines:
             console.out_line(line)

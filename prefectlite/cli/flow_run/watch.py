@@ -24,7 +24,7 @@ from prefectlite.references import find_one
 from prefectlite.registry import Registry
 from prefectlite.run_tree_texts import fitted, tree_lines
 from prefectlite.run_trees import RunTree, Tally, read_tree
-from prefectlite.settings import TERM
+from prefectlite.terminals import can_redraw, is_in_foreground
 
 # How soon a terminal shows a change, at best, and that it has another size.
 _TICK_SECONDS, _FRAME_SECONDS = 0.2, 0.1
@@ -68,7 +68,7 @@ def watch(
     followed = Followed(find_one(id, registry.find_flow_run))
     if as_json:
         _print_events(registry, followed)
-    elif sys.stdout.isatty() and TERM.value() not in {"", "dumb"}:
+    elif can_redraw(sys.stdout):
         _draw(registry, followed)
     else:
         _print_changes(registry, followed)
@@ -169,7 +169,7 @@ def _draw(registry: Registry, followed: Followed) -> None:
         began = monotonic()
         shape = view.size(), look.mark
         is_due = shape != drawn or began >= redraw_at
-        if look.has_ended or (is_due and began >= due_at and view.is_in_foreground()):
+        if look.has_ended or (is_due and began >= due_at and is_in_foreground(sys.stdout)):
             view.draw(frame.lines(*view.size(), mark=look.mark))
             drawn = shape
             due_at = monotonic() + max(_FRAME_SECONDS, (monotonic() - began) * _REST_TIMES)

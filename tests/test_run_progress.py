@@ -25,9 +25,9 @@ _ERASE = "\x1b[K"
 _FLOWS = """
 import logging, os, sys, threading, time
 from pathlib import Path
-from prefectlite import flow, progress, task, get_run_logger
+from prefectlite import flow, run_progress, task, get_run_logger
 
-progress._FIRST_SECONDS, progress._INTERVAL_SECONDS = 0.1, 0.05
+run_progress._FIRST_SECONDS, run_progress._INTERVAL_SECONDS = 0.1, 0.05
 early = logging.StreamHandler(sys.stderr)
 
 def wait():
@@ -81,7 +81,7 @@ def asks():
 @flow
 def forks():
     time.sleep(0.2)
-    shown, = progress._entered
+    shown, = run_progress._entered
     held, may_go = threading.Event(), threading.Event()
     def hold():
         with shown._lock:
@@ -304,7 +304,7 @@ def test_a_forked_child_prints_whatever_lock_was_held(terminal):
 def test_the_streams_are_as_they_were_when_it_has_ended(tmp_path, monkeypatch):
     import builtins
 
-    from prefectlite.progress import Progress
+    from prefectlite.run_progress import Progress
 
     class Request:
         flow_run = None

@@ -15,20 +15,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
+from prefectlite import terminals
 from prefectlite.clock import duration_text
 from prefectlite.console import escaped
 from prefectlite.errors import NotFoundError, RegistryError
 from prefectlite.flow_engine import FlowRequest
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.terminals import ERASE
+from prefectlite.text_tables import cut
 
 # A run that is shorter shows nothing.
 _FIRST_SECONDS = 0.3
 _INTERVAL_SECONDS = 0.2
 _FAILURES = ("Failed", "TimedOut", "Crashed", "Cancelled", "NotReady")
 _SUCCESSES = ("Completed", "Cached")
-# To the first column, and clear to the end of the line (ECMA-48: CR, EL).
-_ERASE = "\r\x1b[K"
 
 
 class Progress:
@@ -110,11 +111,15 @@ class Progress:
                 return
 
     def _draw(self, text: str) -> None:
-        shown = text[: self._columns(text)]
+        shown = cut(text, terminals.columns(self._terminal) - 1, mark="")
         with self._lock:
-            if shown == self._drawn or self._is_line_open or not self._is_in_foreground():
+            if (
+                shown == self._drawn
+                or self._is_line_open
+                or not terminals.is_in_foreground(self._terminal)
+            ):
                 return
-            self._write(f"{_ERASE}{shown}")
+            self._write(f"{ERASE}{shown}")
             self._terminal.flush()
             self._drawn = shown
 
@@ -124,24 +129,10 @@ class Progress:
                 return
             self._drawn = ""
             try:
-                self._write(_ERASE)
+                self._write(ERASE)
                 self._terminal.flush()
             except (OSError, ValueError):
                 return
-
-    def _columns(self, text: str) -> int:
-        """Return how many characters fit on one line: a character may be two columns wide."""
-        try:
-            columns = os.get_terminal_size(self._terminal.fileno()).columns or 80
-        except OSError:
-            columns = 80
-        return (columns - 1) // (1 if text.isascii() else 2)
-
-    def _is_in_foreground(self) -> bool:
-        try:
-            return os.tcgetpgrp(self._terminal.fileno()) == os.getpgrp()
-        except OSError:  # it is a terminal, but not the one that controls this process
-            return True
 
     def _text(self) -> str:
         """Return such as ``flow run 'fair-owl': 3 running, 12 done, 1 failed (4s)``."""
