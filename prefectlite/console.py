@@ -9,7 +9,7 @@ control characters are shown escaped, in tables and lines alike. What each reade
   a program reads it, and the first characters of an id may not be unique tomorrow. ``-`` stands for
   nothing. JSON is one line.
 
-Colour follows ``--color``; ``auto`` means a terminal that is not ``dumb``, without ``NO_COLOR``.
+Colour follows ``--color``; ``auto`` means a terminal that says what it is, and that is not ``dumb``, without ``NO_COLOR``.
 Times are local ones. A reader that goes away (``| head -1``) ends the command silently with exit
 code 141, as a shell reports SIGPIPE; where stdout was closed from the start nothing is printed and
 nothing fails; a disk that is full is an error.

@@ -23,7 +23,7 @@ def can_redraw(stream: TextIO) -> bool:
 
 def has_color(stream: TextIO) -> bool:
     """Return whether to use colour where nobody has said so: a terminal of a person who wants it."""
-    return stream.isatty() and not NO_COLOR.value() and TERM.value() != "dumb"
+    return can_redraw(stream) and not NO_COLOR.value()
 
 
 def columns(stream: TextIO) -> int:

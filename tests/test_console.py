@@ -204,7 +204,7 @@ def test_output_that_cannot_be_written_is_an_error_of_ours(monkeypatch, failure,
     ("is_terminal", "no_color", "term", "choice", "expected"),
     [
         (True, "", "xterm", "auto", True),
-        (True, "", "", "auto", True),
+        (True, "", "", "auto", False),
         (False, "", "xterm", "auto", False),
         (True, "1", "xterm", "auto", False),
         (True, "", "dumb", "auto", False),
