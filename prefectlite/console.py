@@ -218,13 +218,17 @@ def out_table(
     else:
         fitting = dict(enumerate(widths))
     mark = "\N{HORIZONTAL ELLIPSIS}" if shows_unicode(sys.stdout) else ">"
+    is_colored = _has_color(sys.stdout)
+    lines = []
     for row in [titles, *shown]:
         line = ""
         for number, most in fitting.items():
             cell = row[number]
             text = cut_text(cell, most, mark=mark) if is_cut else cell
-            line += _styled(text, cell) + " " * (most - width(text) + GAP)
-        out(line.rstrip())
+            line += _styled(text, cell) if is_colored else text
+            line += " " * (most - width(text) + GAP)
+        lines.append(line.rstrip())
+    out("\n".join(lines))
     if len(fitting) < len(header):
         missing = [title for number, title in enumerate(header) if number not in fitting]
         note(f"this terminal is too narrow for: {', '.join(missing)}")
@@ -418,6 +422,8 @@ def log_heading(moment: datetime, level: int, source: str) -> list[str]:
 
 
 def _cell(text: str) -> str:
+    if text and text.isascii() and text.isprintable():  # as nearly all are
+        return text
     shown = shown_on_stdout(text) or "-"
     return Styled(shown, text.style) if isinstance(text, Styled) else shown
 
