@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,7 +35,6 @@ _DEATH_SECONDS = 10.0
 _TOLD_SECONDS = 2.0
 # What was killed in a control group is gone, or will not be for long.
 _CGROUP_SECONDS = 1.0
-_LOOK_SECONDS = 0.005
 #: Stands for the descriptor of a process where the system has none.
 _NO_PIDFD = -1
 
@@ -191,14 +189,25 @@ def end_cgroup(path: str) -> None:
     """Kill what is in a control group that a supervisor made, and remove it (cgroups(7))."""
     with suppress(OSError):
         Path(path, "cgroup.kill").write_text("1", encoding="ascii")
+    with suppress(OSError):
+        _wait_until_empty(path)
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):
+            Path(folder).rmdir()
+
+
+def _wait_until_empty(path: str) -> None:
+    """Wait until no process lives in a control group or below it, for a while at most.
+
+    The kernel tells when that changes; zombies do not count, and do not keep it (cgroups(7)).
+    """
     deadline = monotonic() + _CGROUP_SECONDS
-    while Path(path).exists():
-        for folder, _, _ in os.walk(path, topdown=False):
-            with suppress(OSError):  # it is busy until the last of its processes is reaped
-                Path(folder).rmdir()
-        if monotonic() >= deadline:
-            return
-        time.sleep(_LOOK_SECONDS)
+    with Path(path, "cgroup.events").open("rb", buffering=0) as events:
+        told = select.poll()
+        told.register(events, select.POLLPRI)
+        while b"populated 1" in events.read() and (left := deadline - monotonic()) > 0:
+            told.poll(left * 1000)
+            events.seek(0)
 
 
 def _end(find: Callable[[], list[psutil.Process]]) -> Swept:

@@ -1,5 +1,6 @@
 """How the tests of the agent start one, for real, give it runs, and see what is left of them."""
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -23,7 +24,7 @@ DEADLINE_SECONDS = 60
 SOURCES = str(Path(prefectlite.__file__).parents[1])
 #: What is launched here. Each process bounds its own life: nothing outlives its test for long.
 FLOWS = """
-import os, signal, subprocess, sys, time
+import fcntl, os, signal, subprocess, sys, threading
 from pathlib import Path
 from prefectlite import flow
 from prefectlite.context import get_run_context
@@ -43,8 +44,8 @@ def note():
 @flow
 def wait():
     begin()
-    while not (HERE / "go").exists():
-        time.sleep(0.01)
+    with open(HERE / "gate") as gate:
+        fcntl.flock(gate, fcntl.LOCK_SH)
 
 @flow
 def stubborn():
@@ -54,7 +55,7 @@ def stubborn():
     begin()
     while True:
         try:
-            time.sleep(100)
+            threading.Event().wait()
         except BaseException:
             pass
 """
@@ -104,6 +105,8 @@ class Site:
         self.until, self.with_token = partial(until, seconds=DEADLINE_SECONDS), with_token
         self.tables = registry.deployments
         self.agents = []
+        self._gate = os.open(folder / "gate", os.O_RDWR | os.O_CREAT)
+        self.hold()
 
     def agent(self, *words, prefix=(), **environment):
         """Start an agent, with these options."""
@@ -204,7 +207,11 @@ class Site:
 
     def go(self):
         """Let the runs of ``wait`` end."""
-        (self.folder / "go").touch()
+        fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    def hold(self):
+        """Have the runs of ``wait`` wait, as they do from the beginning."""
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
 
     def check(self):
         """Have SQLite itself look for damage."""
@@ -235,6 +242,7 @@ class Site:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+        os.close(self._gate)
 
 
 @pytest.fixture
