@@ -23,6 +23,7 @@ from types import CodeType, FrameType
 from typing import TypeVar
 
 from prefectlite.clock import monotonic
+from prefectlite.daemon_threads import start_daemon_thread
 from prefectlite.watches import ENDING, Watch
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -148,7 +149,7 @@ class _Timers:
         self._arrivals.put(timer)
         if self._starting.acquire(blocking=False):
             # threading.Thread.start would take locks that the interrupted code may hold.
-            _thread.start_new_thread(self._run, ())
+            start_daemon_thread(self._run)
 
     def _run(self) -> None:
         arrivals = self._arrivals

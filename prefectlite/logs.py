@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from prefectlite.context import RunContext, TaskRunContext, current
+from prefectlite.daemon_threads import start_daemon_thread
 from prefectlite.errors import MissingContextError, RegistryError
 from prefectlite.forks import here
 from prefectlite.records import LogLine
@@ -310,7 +311,7 @@ class _Writer:
         # registry has made itself ready for a fork, it can write no more until that is over.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=self.hurry)
-        _thread.start_new_thread(self._run, ())
+        start_daemon_thread(self._run)
         self._process = here.pid
 
     def hurry(self) -> None:

@@ -15,6 +15,8 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
+from prefectlite.daemon_threads import start_daemon_thread
+
 #: The signals that end a flow.
 ENDING = (signal.SIGINT, signal.SIGTERM)
 #: How often to look for what no signal tells of, such as a cancellation by another user.
@@ -51,7 +53,7 @@ class Watch:
             os.set_blocking(writing, False)
             self._idle_ticks = 0
             try:
-                _thread.start_new_thread(self._run, (reading,))
+                start_daemon_thread(lambda: self._run(reading))
             except RuntimeError:  # no thread is to be had; the next flow tries again
                 os.close(reading)
                 os.close(writing)
