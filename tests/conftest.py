@@ -1,8 +1,10 @@
 """What every test gets: a home folder of its own, whatever the person's environment says."""
 
+import fcntl
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -239,6 +241,23 @@ def until():
         return value
 
     return wait
+
+
+@pytest.fixture
+def stop_process(home, until):
+    """Stop a process, and wait until it is.
+
+    Not while it writes to the registry: nobody else can write while that is stopped.
+    """
+
+    def stop(pid):
+        stat = Path(f"/proc/{pid}/stat")
+        with (home / "registry.lock").open("rb") as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            os.kill(pid, signal.SIGSTOP)
+            until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "a stopped process")
+
+    return stop
 
 
 @pytest.fixture

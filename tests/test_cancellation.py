@@ -161,9 +161,9 @@ def test_what_does_not_end_in_time_is_killed_with_all_that_it_started(registry, 
     assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
 
 
-def test_a_stopped_run_is_ended(registry, begun):
+def test_a_stopped_run_is_ended(registry, begun, stop_process):
     program, run = begun(STUBBORN.format(begin="pass"))
-    os.kill(program.pid, signal.SIGSTOP)
+    stop_process(program.pid)
     assert cancel(registry, run, grace_seconds=0.3).state.name == "Cancelled"
     assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
 

@@ -65,12 +65,12 @@ def test_a_round_tells_a_run_to_end_and_leaves_the_rest_to_its_supervisor(site):
     site.until_empty()
 
 
-def test_a_run_of_a_queue_that_it_does_not_serve_is_left_and_one_of_none_is_not(site):
+def test_a_run_of_a_queue_that_it_does_not_serve_is_left_and_one_of_none_is_not(site, stop_process):
     other, own, of_none = begun(site, queue="other"), begun(site), begun(site, queue="x")
     of_none = site.alter(of_none, work_queue=None)  # as `run --detach` makes them
     for run in (other, own, of_none):
         # A stopped engine does not see the request by itself.
-        os.kill(run.process.pid, signal.SIGSTOP)
+        stop_process(run.process.pid)
         site.ask(run)
     agent = site.agent()
     site.until_state("Cancelled", own, of_none)
@@ -107,10 +107,10 @@ def test_a_run_of_another_host_is_left_to_that(site):
     "infrastructure", [{"type": "nonsense"}, {"nonsense": 1}], ids=["type", "field"]
 )
 def test_where_the_infrastructure_cannot_be_built_a_run_stays_cancelling_and_is_told_once(
-    site, infrastructure, monkeypatch
+    site, infrastructure, stop_process, monkeypatch
 ):
     run = begun(site, "wait")
-    os.kill(run.process.pid, signal.SIGSTOP)  # it would see the request by itself
+    stop_process(run.process.pid)  # it would see the request by itself
     run = site.alter(run, infrastructure=json.dumps(infrastructure))
     site.ask(run, grace_seconds=60)
     agent = site.agent().says(f"cannot cancel flow run {run.id}: ").ends(by=signal.SIGTERM)
@@ -191,10 +191,12 @@ def test_a_run_that_is_deleted_while_it_is_being_cancelled_is_forgotten(site):
 
 
 @pytest.mark.parametrize("name", ["Crashed", "Cancelled"])
-def test_a_run_whose_supervisor_died_and_whose_folder_is_lost_is_not_shown_as_going_on(site, name):
+def test_a_run_whose_supervisor_died_and_whose_folder_is_lost_is_not_shown_as_going_on(
+    site, name, stop_process
+):
     run = begun(site, "wait")
     if name == "Cancelled":
-        os.kill(run.process.pid, signal.SIGSTOP)
+        stop_process(run.process.pid)
         site.ask(run)
     os.kill(run.supervisor.pid, signal.SIGKILL)
     shutil.rmtree(site.home / "runs")

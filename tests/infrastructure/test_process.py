@@ -372,10 +372,10 @@ def test_told_again_it_is_killed_at_the_sooner_of_the_two_ends_of_its_grace_peri
         launches.kill(run, 0)
 
 
-def test_a_stopped_run_and_its_stopped_supervisor_are_ended(launches):
+def test_a_stopped_run_and_its_stopped_supervisor_are_ended(launches, stop_process):
     run = launches.launch(STUBBORN)
     pid = launches.told(run, "ready")
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     os.kill(run.supervisor.pid, signal.SIGSTOP)
     launches.kill(run, 0.1)
     assert launches.ended(run).state.name == "Crashed"

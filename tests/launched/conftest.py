@@ -4,7 +4,6 @@ Every process that they start is bound to end by itself (alarm(2), or a watchdog
 the end of a test none is left: whatever has the test's own home folder in its environment is killed.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -113,14 +112,9 @@ class Launched:
         return self
 
     def stop(self, identity):
-        """Stop one of its processes, and wait until it is.
-
-        Not one that is writing to the registry: nobody else can write while that is stopped.
-        """
-        with (self.folder / "home" / "registry.lock").open("rb") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            self.kill(identity, signal.SIGSTOP)
-            self.until(lambda: stat(identity.pid)[0] == "T", "a stopped process")
+        """Stop one of its processes, and wait until it is."""
+        assert stat(identity.pid)[1] == str(identity.start_ticks)
+        self.stop_process(identity.pid)
 
 
 def write(folder, code):
@@ -137,10 +131,11 @@ def is_same(pid, ticks):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(tmp_path, monkeypatch, home, until, with_token):
+def _nothing_is_left(tmp_path, monkeypatch, home, until, with_token, stop_process):
     """Let what is launched find the package; at the end of the test, end what is left of it."""
     monkeypatch.setenv("PYTHONPATH", SOURCES)
     Launched.until, Launched.with_token = staticmethod(until), staticmethod(with_token)
+    Launched.stop_process = staticmethod(stop_process)
     yield
     while found := {*with_token(str(home))}:  # a folder is one test's alone
         for pid in found:
@@ -161,6 +156,7 @@ def _nothing_is_left(tmp_path, monkeypatch, home, until, with_token):
             pass
     except ChildProcessError:
         pass
+    process._started.clear()
 
 
 class Command:

@@ -161,12 +161,12 @@ def runs():
 
 
 @pytest.fixture
-def launcher(registry, start_python, tmp_path):
+def launcher(registry, start_python, tmp_path, stop_process):
     """A process that has put a run on record, is stopped, and is about to launch it; and the run."""
     (tmp_path / "flows.py").write_text(BEGINS, encoding="utf-8")
     program = start_python(LAUNCHER, registry.url, cwd=tmp_path)
     run = registry.find_flow_run(program.line())
-    os.kill(program.pid, signal.SIGSTOP)
+    stop_process(program.pid)
     return program, run
 
 

@@ -33,9 +33,11 @@ def listed(command, run):
 # Processes that cannot
 
 
-def test_a_stopped_process_has_failed_at_the_deadline_for_a_reader(registry, begin, command, until):
+def test_a_stopped_process_has_failed_at_the_deadline_for_a_reader(
+    registry, begin, command, stop_process, until
+):
     program, run = begin("run('called', {'timeout': 1})")
-    os.kill(program.pid, signal.SIGSTOP)
+    stop_process(program.pid)
     deadline = registry.pauses.find_pause(run.id).resume_by
     until(lambda: now() > deadline)
     assert registry.find_flow_run(run.id).state.is_paused()
@@ -47,9 +49,11 @@ def test_a_stopped_process_has_failed_at_the_deadline_for_a_reader(registry, beg
     assert registry.find_flow_run(run.id).state.timestamp == deadline
 
 
-def test_a_stopped_process_that_was_resumed_goes_on_after_its_deadline(registry, begin, until):
+def test_a_stopped_process_that_was_resumed_goes_on_after_its_deadline(
+    registry, begin, stop_process, until
+):
     program, run = begin("run('called', {'timeout': 1})")
-    os.kill(program.pid, signal.SIGSTOP)
+    stop_process(program.pid)
     resume_flow_run(run.id)
     deadline = registry.pauses.find_pause(run.id).resume_by
     until(lambda: now() > deadline)
