@@ -41,11 +41,11 @@ def start_daemon_thread(run: Callable[[], object]) -> None:
         raise
 
 
-@atexit.register
 def _wait_until_begun() -> None:
     for begun in _beginning.copy():
         begun.acquire(timeout=_BEGIN_SECONDS)
 
 
+atexit.register(_wait_until_begun)
 if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
     os.register_at_fork(after_in_child=_beginning.clear)

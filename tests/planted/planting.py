@@ -19,7 +19,7 @@ SOURCES = Path(__file__).parents[2]
 # Of what a checkout may hold besides the tree: nothing that tests need.
 _NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "build", "dist")
 _LIMIT_SECONDS = 300.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
