@@ -21,7 +21,7 @@ import os
 import sqlite3  # noqa: TID251 - this is where it is talked to
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -32,7 +32,7 @@ from prefectlite.errors import (
     RegistryReadOnlyError,
     RegistryUnavailableError,
 )
-from prefectlite.filesystems import SAFE_TYPES, filesystem_type
+from prefectlite.filesystems import SAFE_TYPES, filesystem_type, sync_folders
 from prefectlite.locks import WriteGate
 from prefectlite.schemas import Schema
 from prefectlite.settings import (
@@ -366,6 +366,10 @@ class Database:
         return status.st_dev, status.st_ino
 
     def _open_reader(self) -> sqlite3.Connection:
+        if self.path.with_name(f"{self.path.name}-journal").exists():
+            # Power was cut while the file was made: only who may write can take that back.
+            with suppress(sqlite3.Error), closing(self._connect("rw")) as connection:
+                self.schema.version_of(connection)
         connection = self._connect("ro")
         try:
             version = self.schema.version_of(connection)
@@ -430,6 +434,7 @@ class Database:
             # Looked at again inside the gate: another process may have just done it.
             ((mode,),) = connection.execute("PRAGMA journal_mode").fetchall()
             if mode != "wal":
+                sync_folders(self.path)  # SQLite sees to what is in them, and not to their names
                 connection.execute("PRAGMA journal_mode=WAL").fetchall()
             self.schema.migrate(connection, self.schema.version_of(connection))
         finally:

@@ -37,8 +37,8 @@ class Exit:
 
     Attributes:
         reason: ``ended``, ``terminated``, ``killed``, ``timed_out`` or ``not_started``; ``lost``
-            where the supervisor was killed, so that nobody saw it, and ``unseen`` where it is not
-            even known what that left.
+            where the supervisor was killed, so that nobody saw it, ``unseen`` where it is not even
+            known what that left, and ``restarted`` where all of it is gone with the machine.
         exit_code: The engine's; None where a signal ended it.
         signal: What ended it; None where it exited.
         message: What else is to be said; None for nothing.
@@ -98,6 +98,8 @@ def _crashed_message(flow_run: FlowRun, exit_: Exit) -> str:
         return f"It could not be started: {exit_.message or 'nobody knows why'}"
     if exit_.reason == "lost":
         return "Its supervisor was killed, and its process with it."
+    if exit_.reason == "restarted" and exit_.message:
+        return exit_.message
     if exit_.reason == "unseen":
         return "Its supervisor was killed; what is left of it cannot be seen from here."
     if flow_run.process is None:
@@ -116,6 +118,8 @@ def _cancelled_message(flow_run: FlowRun, exit_: Exit) -> str:
         return killed_message(flow_run)
     if exit_.reason == "lost":
         return "Killed, as its supervisor was."
+    if exit_.reason == "restarted" and exit_.message:
+        return exit_.message
     if exit_.reason == "timed_out":
         return "It was over its time while it was being cancelled, and was ended."
     told = "It ended by itself, as it was asked to."

@@ -1,4 +1,4 @@
-"""Which filesystem a path is on, and whether a registry is safe there.
+"""Which filesystem a path is on, whether a registry is safe there, and what makes a path durable.
 
 Locks and write-ahead logs are broken on network filesystems in ways that a probe does not see: data
 is lost later. So the type decides, by an allow-list, from the longest mount point that is a prefix
@@ -7,6 +7,8 @@ of the path (proc_pid_mountinfo(5)).
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 #: Local filesystems on which POSIX locks and fsync mean what they say.
@@ -48,6 +50,21 @@ def is_open_already(path: str) -> bool:
     There may be more in it than what this process writes: it is not to be replaced or emptied.
     """
     return path.startswith(_OPEN_FILES)
+
+
+def sync_folders(path: Path) -> None:
+    """Have the name of a file or a folder, and of each folder above it, outlive a power cut.
+
+    What fsync(2) makes durable is a file's content: none of the names that lead to it. A folder that
+    may not be read, such as one above a home, was there before and is left out.
+    """
+    for folder in path.parents:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _holds(point: str, path: str) -> bool:

@@ -120,9 +120,7 @@ def is_alive(identity: ProcessIdentity) -> bool | None:
     if identity == _own.identity and identity.pid == here.pid:
         return True
     if identity.boot_id != _boot_id():
-        # Another start of this machine's kernel, or another machine.
-        is_this_machine = identity.machine_id is not None and identity.machine_id == machine_id()
-        return False if is_this_machine and identity.hostname == os.uname().nodename else None
+        return False if was_restarted(identity) else None  # or it is of another machine
     if identity.boot_id is None and identity.hostname != os.uname().nodename:
         return None
     is_locked = _is_locked(identity)
@@ -132,6 +130,18 @@ def is_alive(identity: ProcessIdentity) -> bool | None:
         is_there = start_ticks(identity.pid) == identity.start_ticks
         return is_there and (_maps_lock(identity) if _is_named(identity) else is_locked is None)
     return is_locked
+
+
+def was_restarted(identity: ProcessIdentity) -> bool:
+    """Return whether this machine was started anew after a process: nothing it left is there."""
+    is_this_machine = identity.machine_id is not None and identity.machine_id == machine_id()
+    is_this_host = identity.hostname == os.uname().nodename
+    return identity.boot_id != _boot_id() and is_this_machine and is_this_host
+
+
+def restart_message(identity: ProcessIdentity) -> str:
+    """Return what is said of a run whose process is gone with an earlier start of the machine."""
+    return f"The machine {identity.hostname} was restarted before it ended."
 
 
 def is_reachable(identity: ProcessIdentity) -> bool:
@@ -238,7 +248,7 @@ def record_dead(registry: Registry, flow_run: FlowRun, told: str | None = None) 
     if identity is None:
         raise ValueError(f"flow run {flow_run.id} was not begun by a process")
     if told is None and identity.boot_id != _boot_id():
-        told = f"The machine {identity.hostname} was restarted before it ended."
+        told = restart_message(identity)
     elif told is None:
         told = f"Its process {identity.pid} on {identity.hostname} died before it ended."
     kind = Cancelled if flow_run.state.is_cancelling() else Crashed

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from prefectlite.errors import OutputError
+from prefectlite.filesystems import sync_folders
 from prefectlite.locks import WriteGate
 from prefectlite.settings import PREFECTLITE_HOME, PREFECTLITE_REGISTRY_LOCK_SECONDS
 
@@ -66,6 +67,7 @@ def write_secrets(name: str, secrets: Sequence[object]) -> None:
             file.flush()
             os.fsync(descriptor)
         _sync(path.parent)
+        sync_folders(path.parent)  # which may be as new as the file
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -29,8 +29,10 @@ from prefectlite.liveness import (
     is_reachable,
     log_end,
     record_dead,
+    restart_message,
     start_ticks,
     tidy,
+    was_restarted,
 )
 from prefectlite.process_trees import end_cgroup, end_marked
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
@@ -194,7 +196,10 @@ def _settle_launch(registry: Registry, flow_run: FlowRun, supervisor: ProcessIde
     """End what a supervisor that is dead has left, and record how its run ended."""
     folder = RunFolder.of(supervisor)
     exit_ = folder.exit()
-    if exit_ is None and not is_reachable(supervisor):  # what it left cannot be seen from here
+    if was_restarted(supervisor):
+        told = restart_message(supervisor)
+        exit_ = replace(exit_ or Exit(reason="restarted", message=told), survivors=())
+    elif exit_ is None and not is_reachable(supervisor):  # what it left cannot be seen from here
         if not flow_run.state.is_cancelling():
             _end(registry, flow_run, Exit(reason="unseen"))
         return

@@ -1,6 +1,9 @@
 """Transactions, undoing, checkpoints and interruptions of the file of tables."""
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -165,6 +168,46 @@ def test_opening_for_reading_only_never_writes(notes, path, migrations):
         reader.read("DELETE FROM note RETURNING text")
     reader.close()
     assert texts(notes) == ["one"]
+
+
+@pytest.mark.parametrize("migrates", [True, False])
+def test_a_reader_opens_what_a_power_cut_left_of_a_file_that_was_being_made(
+    path, migrations, migrates
+):
+    path.parent.mkdir(parents=True)
+    journal = path.with_name(f"{path.name}-journal")
+    # SQLite writes to an empty file once the journal, by which it can be undone, is durable.
+    script = """if True:
+        import os, sqlite3, sys
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.executescript("PRAGMA cache_size=1; BEGIN; CREATE TABLE other (text)")
+        connection.executemany("INSERT INTO other VALUES (?)", [("-" * 9000,)] * 20)
+        os._exit(0)
+    """
+    subprocess.run([sys.executable, "-c", script, path], check=True, timeout=DEADLINE_SECONDS)
+    assert journal.stat().st_size > 0
+    path.write_bytes(b"torn" + path.read_bytes()[4:])
+    reader = Database(path, migrations=migrations, schema_version=1, read_only=True, migrates=migrates)  # fmt: skip
+    try:
+        ((tables,),) = reader.read("SELECT count(*) FROM sqlite_schema")
+    finally:
+        reader.close()
+    assert tables == migrates
+    assert not journal.exists()
+
+
+def test_the_names_of_a_new_file_and_its_folders_are_durable_before_what_is_in_it(
+    path, migrations, monkeypatch
+):
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        fsync(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, path.stat().st_size))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    Database(path, migrations=migrations, schema_version=1).close()
+    assert synced[:3] == [(folder.stat().st_ino, 0) for folder in [*path.parents][:3]]
 
 
 def test_an_older_schema_is_migrated_step_by_step_even_by_a_reader(notes, path, migrations):

@@ -105,10 +105,10 @@ class Runs:
         self.until(lambda: self.find(run).process, f"its beginning: {self.find(run)}")
         return self.find(run)
 
-    def folder_of(self, run, exit_=None, *, lines=0, token="dead" * 8):
+    def folder_of(self, run, exit_=None, *, lines=0, token="dead" * 8, machine_id=None):
         """Make the folder of a launch whose supervisor is dead; return it, and the run."""
         folder = RunFolder.make(run.id, token)
-        machine_id, url = own_identity().machine_id, self.registry.url
+        machine_id, url = machine_id or own_identity().machine_id, self.registry.url
         folder.write("spec.json", {"token": token, "machine_id": machine_id, "registry": url})
         dead = {**{name: getattr(own_identity(), name) for name in OWN}, "start_ticks": 1}
         folder.write("supervisor.json", dead)

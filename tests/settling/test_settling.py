@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from prefectlite import settling
+from prefectlite import liveness, settling
 from prefectlite.errors import RegistryReadOnlyError
 from prefectlite.liveness import is_alive, own_identity
 from prefectlite.names import new_id
@@ -272,6 +272,23 @@ def test_what_a_supervisor_of_another_pid_namespace_has_left_is_not_said_to_be_g
     assert "cannot be seen from here" in runs.find(running).state.message
     assert folder.path.exists()
     assert other.path.exists()
+
+
+def test_what_was_launched_before_the_machine_was_restarted_has_ended_with_it(runs, monkeypatch):
+    monkeypatch.setattr(liveness, "machine_id", lambda: "this")
+    folder, cancelling = runs.folder_of(runs.add(), machine_id="this")
+    runs.registry.change_state(cancelling, Cancelling())
+    other, running = runs.folder_of(runs.add(), machine_id="this")
+    survived = {"reason": "killed", "survivors": [[os.getpid(), 0]]}
+    left, ended = runs.folder_of(runs.add(), survived, machine_id="this")
+    runs.registry.change_state(ended, Cancelling())
+    monkeypatch.setattr(liveness, "_boot_id", lambda: "a later one")
+    runs.settle()
+    told = f"The machine {os.uname().nodename} was restarted before it ended."
+    assert (runs.state_name(cancelling), runs.find(cancelling).state.message) == ("Cancelled", told)
+    assert (runs.state_name(running), runs.find(running).state.message) == ("Crashed", told)
+    assert runs.find(ended).state.message == "Killed."
+    assert not any(each.path.exists() for each in (folder, other, left))
 
 
 def test_the_folder_of_a_run_that_is_in_another_registry_is_left_to_it(runs):
