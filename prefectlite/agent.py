@@ -25,6 +25,7 @@ from prefectlite.errors import (
     PrefectLiteError,
     RegistryError,
     RegistryNewerError,
+    RegistryReplacedError,
     StateConflictError,
 )
 from prefectlite.launching import launch
@@ -110,6 +111,7 @@ class Service:
         Raises:
             RegistryError: It cannot be put on record.
             RegistryNewerError: Another version of prefectlite has taken over the registry.
+            RegistryReplacedError: It is another registry now.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
@@ -136,7 +138,7 @@ class Service:
             seconds = self._round()
             self._tell_ended()
             self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
-        except RegistryNewerError:
+        except (RegistryNewerError, RegistryReplacedError):
             raise
         except RegistryError as error:
             seconds = self._back_off()

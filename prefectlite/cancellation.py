@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import signal
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from prefectlite.clock import now
+from prefectlite.clock import monotonic, now
 from prefectlite.errors import (
     ConflictError,
     InfrastructureError,
@@ -131,6 +131,9 @@ class Enforcement:
         self._registry = registry
         self._flow_run_id = flow_run_id
         self._is_told = False
+        # Ends of times that the wall clock gave at first; from then on it may be set as it will.
+        self._kill_at: datetime | None = None
+        self._tell_at = self._end_at = 0.0
         self._children: dict[str, Enforcement] = {}
 
     @property
@@ -162,9 +165,9 @@ class Enforcement:
         if flow_run.infrastructure_pid is None and flow_run.process is None:
             return self._wait_for_launcher(flow_run)
         has_others = _has_others(self._registry, flow_run)
-        left = _seconds_left(flow_run)
+        left = self._seconds_left(flow_run)
         if not self._is_told:
-            heed = _HEED_SECONDS - (now() - flow_run.state.timestamp).total_seconds()
+            heed = self._tell_at - monotonic()
             is_own = flow_run.process is not None and not _is_supervised(flow_run)
             if min(heed, left) > 0 and is_own:  # else who is told gives it that time
                 return min(heed, left)
@@ -187,12 +190,26 @@ class Enforcement:
         """Leave a run that is taken and not launched to who has taken it, as long as that can be."""
         if flow_run.launcher is not None:
             settle(self._registry, lambda: self._registry, ending_seconds=0.0)
-            left = _seconds_left(flow_run)
+            left = self._seconds_left(flow_run)
             if left > 0 or (left > -_LAUNCH_SECONDS and is_alive(flow_run.launcher)):
                 return _LOOK_SECONDS
         told = "Whether it still ran could not be found out: its process was never recorded."
         self._mark(flow_run, told)
         return None
+
+    def _seconds_left(self, flow_run: FlowRun) -> float:
+        """Return how long a run that is Cancelling has until it is killed; negative when it is over."""
+        asked_at, kill_at = flow_run.state.timestamp, flow_run.kill_at
+        if kill_at is None:  # asked for by a program that sets states itself
+            kill_at = asked_at + timedelta(seconds=DEFAULT_GRACE_SECONDS)
+        if kill_at != self._kill_at:
+            grace, left = kill_at - asked_at, kill_at - now()
+            if timedelta() < grace < left:  # the clock was set back: it would be years, say
+                left = grace
+            heeded = min(_HEED_SECONDS, _HEED_SECONDS - (now() - asked_at).total_seconds())
+            self._kill_at = kill_at
+            self._end_at, self._tell_at = monotonic() + left.total_seconds(), monotonic() + heeded
+        return self._end_at - monotonic()
 
     def _tell(self, flow_run: FlowRun, left: float) -> None:
         if flow_run.infrastructure_pid is not None and _is_supervised(flow_run):
@@ -276,11 +293,3 @@ def _has_others(registry: Registry, flow_run: FlowRun) -> bool:
     }:
         inside |= found
     return not runs.keys() <= inside
-
-
-def _seconds_left(flow_run: FlowRun) -> float:
-    """Return how long a run that is Cancelling has until it is killed; negative when it is over."""
-    kill_at = flow_run.kill_at
-    if kill_at is None:  # asked for by a program that sets states itself
-        kill_at = flow_run.state.timestamp + timedelta(seconds=DEFAULT_GRACE_SECONDS)
-    return (kill_at - now()).total_seconds()

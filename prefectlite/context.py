@@ -49,8 +49,8 @@ class FlowRunContext:
         tally: The final states of the task runs and subflow runs that it has called.
         unfinished: Futures of task runs that have not ended.
         has_ended: Whether the engine has given up waiting for it; no new task may start.
-        may_have_orphans: Whether a thread was abandoned or a process killed in it: runs that they
-            began may be left unfinished on record.
+        may_have_orphans: Whether a thread was abandoned, a process killed, or an end not recorded in
+            it: runs may be left unfinished on record.
         is_cancelled: Whether its code was interrupted because it is being cancelled.
         is_watched: Whether this process looks after its state on record, and settles its holds.
         holds: What waits for the end of a pause.

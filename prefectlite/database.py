@@ -32,6 +32,7 @@ from prefectlite.errors import (
     RegistryReadOnlyError,
     RegistryUnavailableError,
 )
+from prefectlite.file_identities import FileIdentities
 from prefectlite.filesystems import SAFE_TYPES, filesystem_type, sync_folders
 from prefectlite.locks import WriteGate
 from prefectlite.schemas import Schema
@@ -92,7 +93,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._gate: WriteGate | None = None
         self._is_stand_in = False
-        self._identity: tuple[int, int] | None = None
+        self._identities: FileIdentities | None = None
         # What a file is like that is read without locks; None where SQLite sees to changes.
         self._unlocked: tuple[int, ...] | None = None
         self._look_at = 0.0
@@ -135,7 +136,7 @@ class Database:
             gate = self._writable_gate()
             try:
                 gate.enter()
-                self._check_identity()
+                self._look(gate)
                 work(connection)
             finally:
                 gate.leave()
@@ -150,8 +151,7 @@ class Database:
         try:
             with self._lock:
                 connection = self._connected()
-                if self._identity is not None:
-                    self._check_identity()
+                self._check_identities()
                 ((number,),) = connection.execute("PRAGMA data_version").fetchall()
                 seen = self._opened, number  # each connection has a count of its own
                 if seen != self._seen:
@@ -192,14 +192,16 @@ class Database:
             raise translated(self.path, error) from error
 
     def close(self) -> None:
-        """Move the log into the file and let go of both. A later call opens them again."""
+        """Move the log into the file and let go of both. A later call opens the same file again."""
         with self._lock:
             if self._process != os.getpid():
                 self._abandon()
             connection, gate = self._connection, self._gate
-            self._connection = self._gate = self._identity = None
+            self._connection = self._gate = None
             try:
-                if connection is not None:
+                if self._identities is not None and not self._identities.may_be_closed():
+                    _keep(connection)
+                elif connection is not None:
                     self._close(connection, gate)
             except (sqlite3.Error, OSError) as error:
                 raise translated(self.path, error) from error
@@ -219,8 +221,10 @@ class Database:
         connection, gate = self._connection, self._gate
         if not self._is_stand_in:
             self._connection = self._gate = None
-            with suppress(sqlite3.Error):
-                if connection is not None:
+            with suppress(sqlite3.Error, OSError):
+                if self._identities is not None and not self._identities.may_be_closed():
+                    _keep(connection)
+                elif connection is not None:
                     connection.close()
             if gate is not None:
                 gate.close()
@@ -237,8 +241,7 @@ class Database:
         self._abandon()
 
     def _abandon(self) -> None:
-        if self._connection is not None:
-            _ABANDONED.append(self._connection)
+        _keep(self._connection)
         if self._gate is not None:
             self._gate.forget()
         self._connection = self._gate = None
@@ -255,7 +258,7 @@ class Database:
         try:
             gate.enter()
             if is_due or monotonic() >= self._look_at:
-                self._check_identity()
+                self._look(gate)
             if connection.in_transaction:  # an interruption struck the rollback of the last one
                 connection.execute("ROLLBACK")
             try:
@@ -314,6 +317,8 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         self._unlocked = None
         try:
+            if self._identities is not None:  # it was open before
+                self._identities.check(with_log=False)
             self._is_stand_in = self.read_only and not self.path.exists()
             if self._is_stand_in:
                 connection = sqlite3.connect(
@@ -326,44 +331,51 @@ class Database:
             raise translated(self.path, error) from error
 
     def _open_writer(self) -> sqlite3.Connection:
-        if self._identity is None:
-            self._create_files()
-        else:  # it was open before, and not closed for good
-            self._check_identity()
-        connection = self._connect("rw")
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        gate = WriteGate(
+            self.path.with_suffix(".lock"),
+            timeout_seconds=PREFECTLITE_REGISTRY_LOCK_SECONDS.value(),
+        )
         try:
-            gate = WriteGate(
-                self.path.with_suffix(".lock"),
-                timeout_seconds=PREFECTLITE_REGISTRY_LOCK_SECONDS.value(),
-            )
+            if not self.path.exists():
+                self._create_file(gate)
+            connection = self._connect("rw")
             try:
                 self._prepare(connection, gate)
             except BaseException:
-                gate.close()
+                connection.close()
                 raise
         except BaseException:
-            connection.close()
+            gate.close()
             raise
         self._gate = gate
-        self._identity = self._found_identity()
+        self._identities = FileIdentities(self.path)
         return connection
 
-    def _check_identity(self) -> None:
-        """Refuse to go on in a file that was deleted or replaced; SQLite would, without a word."""
-        found = self._found_identity()
+    def _create_file(self, gate: WriteGate) -> None:
+        try:
+            gate.enter()
+            if not self.path.exists():  # another process may have been first
+                # Of a file that was deleted, whose readers may still have them open: SQLite would
+                # take the index for that of the new one.
+                for log in ("-wal", "-shm"):
+                    self.path.with_name(self.path.name + log).unlink(missing_ok=True)
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(self.path, flags, 0o600))
+        finally:
+            gate.leave()
+
+    def _look(self, gate: WriteGate) -> None:
+        """See to it, in the gate, that the gate and the files are those that others find."""
         self._look_at = 0.0
-        if found != self._identity:
-            what = f"was {'replaced' if found else 'deleted'} while it was in use"
-            hint = "put it back, or run it again with a new one"
-            raise RegistryUnavailableError(f"the registry {self.path} {what}", hint=hint)
+        self._check_identities()
+        gate.renew()
         self._look_at = monotonic() + _LOOK_SECONDS
 
-    def _found_identity(self) -> tuple[int, int] | None:
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
+    def _check_identities(self) -> None:
+        """Refuse to go on in files that were deleted or replaced; SQLite would, without a word."""
+        if self._identities is not None:
+            self._identities.check()
 
     def _open_reader(self) -> sqlite3.Connection:
         if self.path.with_name(f"{self.path.name}-journal").exists():
@@ -389,6 +401,9 @@ class Database:
                 self.path, migrations=self.schema.migrations, schema_version=self.schema.version
             ).close()
             connection = self._connect("ro")
+            self.schema.version_of(connection)  # opens the log
+        if self._unlocked is None:
+            self._identities = FileIdentities(self.path)
         return connection
 
     def _is_current(self) -> bool:
@@ -405,13 +420,6 @@ class Database:
             return *found, self._log.stat().st_size
         except FileNotFoundError:
             return *found, 0
-
-    def _create_files(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not self.path.exists():
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with suppress(FileExistsError):  # another process was first
-                os.close(os.open(self.path, flags, 0o600))
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         # "?", "#" and "%" would end or change the path of a URI.
@@ -446,8 +454,6 @@ class Database:
 
 
 _DATABASES: WeakSet[Database] = WeakSet()
-# Connections that a parent process had open: kept, because their destructor would close them.
-_ABANDONED: list[sqlite3.Connection] = []
 _FORKING = threading.local()
 
 
@@ -470,6 +476,14 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
     )
+
+
+def _keep(connection: sqlite3.Connection | None) -> None:
+    """Never close a connection, not even at exit: its files are those of others by now."""
+    if connection is not None:
+        import ctypes  # few processes come here
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _check_filesystem(path: Path) -> None:

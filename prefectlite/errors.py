@@ -30,6 +30,7 @@
     |  '- OutputClosedError                exit code 141
     '- RegistryError                       exit code 5
        |- RegistryUnavailableError
+       |  '- RegistryReplacedError
        |- RegistryReadOnlyError
        |- RegistryCorruptError
        |- RegistryNewerError
@@ -251,6 +252,10 @@ class RegistryError(PrefectLiteError):
 
 class RegistryUnavailableError(RegistryError):
     """The registry cannot be opened where it is: permissions, a missing folder, a filesystem."""
+
+
+class RegistryReplacedError(RegistryUnavailableError):
+    """Another file has the place of the registry's, or of its log; who has it open cannot go on."""
 
 
 class RegistryReadOnlyError(RegistryError):

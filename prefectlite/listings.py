@@ -11,7 +11,7 @@ from prefectlite import console
 from prefectlite.commands import Argument, Option
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
-from prefectlite.settling import settle
+from prefectlite.settling import settle, unrecorded_text
 
 FlowRunReference = Annotated[
     str,
@@ -49,8 +49,5 @@ def settled_registry(*, to_write: bool = False) -> Registry:
     """
     registry = open_registry(PREFECTLITE_REGISTRY.value(), read_only=not to_write)
     for flow_run in settle(registry, writable_registry):
-        console.note(
-            f"flow run {flow_run.name!r} is {flow_run.state.name} on record, but its process is"
-            " dead; the registry cannot be written, so that this cannot be recorded"
-        )
+        console.note(unrecorded_text(flow_run))
     return registry

@@ -11,16 +11,21 @@ import fcntl
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from prefectlite.clock import monotonic
-from prefectlite.errors import RegistryLockTimeoutError
+from prefectlite.errors import RegistryLockTimeoutError, RegistryUnavailableError
 
 # A write holds the gate for 30 to 200 microseconds: a few short naps nearly always win it, and
 # cost less than the thread that is needed to wait for it in line with a deadline.
 _NAPS = 20
 _NAP_SECONDS = 0.0001
 _LOOK_SECONDS = 0.01
+# The states of a process that SIGSTOP or a debugger has stopped (proc_pid_stat(5)).
+_STOPPED = "Tt"
+# Of a command line: what `python -c` is given can be long.
+_PROGRAM_CHARACTERS = 60
 
 
 class WriteGate:
@@ -40,14 +45,20 @@ class WriteGate:
 
         Raises:
             RegistryLockTimeoutError: Another process held it for ``timeout_seconds``.
+            RegistryUnavailableError: Its file cannot be locked.
         """
-        if self.try_enter() or self._wait_in_line():
-            return
-        holder = _holder(self._descriptor)
+        try:
+            if self.try_enter() or self._wait_in_line():
+                return
+        except OSError as error:
+            raise RegistryUnavailableError(
+                f"{self.path} cannot be locked: {error.strerror or error}",
+                hint="is it on a disk of a network? set PREFECTLITE_HOME to a folder on a local one",
+            ) from error
+        who, hint = describe_holder(_holder(self._descriptor) or 0)
         raise RegistryLockTimeoutError(
-            f"the registry's gate {self.path} was held for {self.timeout_seconds:g} seconds"
-            + (f" by process {holder}" if holder else ""),
-            hint=f"is it stopped? see: ps -p {holder}" if holder else None,
+            f"the registry's gate {self.path} was held for {self.timeout_seconds:g} seconds by {who}",
+            hint=hint,
         )
 
     def try_enter(self) -> bool:
@@ -65,14 +76,34 @@ class WriteGate:
         """Give the gate back; nothing where it is not held."""
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
+    def renew(self) -> None:
+        """Be, where the gate is held, in the one that others find: its file may have been deleted.
+
+        Raises:
+            RegistryLockTimeoutError: Another process held that for ``timeout_seconds``.
+        """
+        while not self._is_found():
+            descriptor, self._descriptor = self._descriptor, _open(self.path)
+            os.close(descriptor)
+            self._claim = None  # it is in the line of the old file
+            self.enter()
+
     def close(self) -> None:
         """Let go of the file, and of the gate where it is held."""
-        self.leave()
+        with suppress(OSError):  # to close the file is to unlock it, unless a forked child has it
+            self.leave()
         os.close(self._descriptor)
 
     def forget(self) -> None:
         """Close the copy that a forked child has; if the parent holds the gate, it keeps it."""
         os.close(self._descriptor)
+
+    def _is_found(self) -> bool:
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - pathlib takes longer, at every durable write
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._descriptor))
 
     def _wait_in_line(self) -> bool:
         """Queue in the kernel, from a thread, because flock(2) itself knows no deadline."""
@@ -131,6 +162,42 @@ def gate_holder(path: Path, *, patience_seconds: float) -> int | None:
         os.close(descriptor)
 
 
+def describe_holder(pid: int) -> tuple[str, str]:
+    """Return who holds a gate, and what to do about that, both for a person.
+
+    Args:
+        pid: As ``gate_holder`` returns it.
+    """
+    if not pid:
+        return (
+            "a process that cannot be seen from here",
+            "look for it outside of this container, or in others: ps -e -o pid,stat,args",
+        )
+    who, is_stopped = f"process {pid}", False
+    with suppress(OSError):  # it has just ended, or there is no /proc
+        program = _program(Path(f"/proc/{pid}/cmdline").read_bytes())
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        is_stopped = stat.rpartition(")")[2].split()[0] in _STOPPED
+        who += f" ({program})" if program else ""
+    if is_stopped:
+        return (
+            f"{who}, which is stopped",
+            f"let it go on: kill -CONT {pid}; or end it: kill -9 {pid}",
+        )
+    return who, f"what does it do? see: ps -p {pid}"
+
+
+def _program(command_line: bytes) -> str:
+    """Return the first words of a command line, to the first that is no option: no secret is there."""
+    words: list[str] = []
+    for word in command_line.decode(errors="replace").split("\0")[:-1]:
+        words.append(word.rpartition("/")[2] if not words else word)
+        if len(words) > 1 and (word == "-c" or not word.startswith("-")):
+            break
+    told = "".join(one if one.isprintable() else " " for one in " ".join(words))
+    return told if len(told) <= _PROGRAM_CHARACTERS else f"{told[:_PROGRAM_CHARACTERS]}..."
+
+
 class _Claim:
     """One wait for the gate, which its thread wins or its owner gives up; never both.
 
@@ -181,14 +248,24 @@ def _open(path: Path) -> int:
 
 def _holder(descriptor: int) -> int | None:
     """Return the PID of the process that holds the flock on a file, by proc_locks(5)."""
-    status = os.fstat(descriptor)
-    name = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    try:
-        table = Path("/proc/locks").read_text(encoding="ascii")
-    except OSError:
-        return None
-    for line in table.splitlines():
-        fields = line.split()
-        if fields[1] == "FLOCK" and name in fields:
-            return int(fields[4])
+    with suppress(OSError, ValueError, IndexError):
+        name = f"{_device(descriptor)}:{os.fstat(descriptor).st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and name in fields:
+                return int(fields[4])
     return None
+
+
+def _device(descriptor: int) -> str:
+    """Return a file's device as in proc_locks(5): its filesystem's, where fstat(2) may give another's.
+
+    Such filesystems are btrfs and overlay, on which containers are.
+    """
+    about = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+    mount = about.partition("mnt_id:")[2].split()[0]
+    table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    found = (line.split()[2] for line in table.splitlines() if line.split()[0] == mount)
+    device = os.fstat(descriptor).st_dev
+    major, minor = next(found, f"{os.major(device)}:{os.minor(device)}").split(":")
+    return f"{int(major):02x}:{int(minor):02x}"

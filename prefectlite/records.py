@@ -45,7 +45,8 @@ def _state_fields(state: State) -> dict[str, object]:
 def _seconds(started_at: datetime | None, until: datetime | None) -> float | None:
     if started_at is None:
         return None
-    return ((until or now()) - started_at).total_seconds()
+    # A clock that was set back meanwhile must not make it less than nothing.
+    return max(0.0, ((until or now()) - started_at).total_seconds())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from prefectlite.clock import duration_text, now
 from prefectlite.errors import PrefectLiteError
 from prefectlite.findings import Finding, error, ok, skipped, warning
 from prefectlite.liveness import is_alive
-from prefectlite.locks import gate_holder
+from prefectlite.locks import describe_holder, gate_holder
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry, open_upkeep, registry_path
 from prefectlite.run_filters import FlowRunFilter
@@ -76,10 +76,8 @@ def check_gate() -> Finding:
         return skipped("the write gate cannot be looked at")
     if holder is None:
         return ok("nobody keeps others from writing")
-    who = f"process {holder}" if holder else "a process"
-    return error(
-        f"{who} keeps all others from writing", f"is it stopped? see: ps -p {holder or 'PID'}"
-    )
+    who, what_to_do = describe_holder(holder)
+    return error(f"{who} keeps all others from writing", what_to_do)
 
 
 def check_times() -> Finding:

@@ -46,6 +46,8 @@ _LOOK_SECONDS = 0.05
 # From the moment of a state to its commit: what is younger waits for the next look, so that what
 # another thread commits meanwhile, and is older, comes first.
 _COMMIT_TIME = timedelta(milliseconds=20)
+# What is so far ahead was told by a clock that has been set back since.
+_SET_BACK_TIME = timedelta(seconds=1)
 _MORE_RUNS = 50
 # What a reader gets for the last lines where the run was interrupted twice.
 _INTERRUPTED_SECONDS = 1.0
@@ -221,8 +223,9 @@ class EventFollower:
             self._flow_runs += follower.new_subflow_runs(registry)
         self._flow_runs = [follower for follower in self._flow_runs if not follower.has_ended]
         self._held.sort(key=lambda event: event.at)
-        due = [event for event in self._held if is_last or event.at <= seen_at - _COMMIT_TIME]
-        del self._held[: len(due)]
+        waiting = [] if is_last else [each for each in self._held if _may_be_early(each, seen_at)]
+        due = [each for each in self._held if each not in waiting]
+        self._held = waiting
         return [event.line for event in due]
 
     def _open(self) -> Registry | None:
@@ -233,6 +236,11 @@ class EventFollower:
         self._registry = open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
         self._flow_runs.append(_FlowRunFollower(flow_run))
         return self._registry
+
+
+def _may_be_early(event: _Event, seen_at: datetime) -> bool:
+    """Return whether an older event may still come; not before one from before a clock was set back."""
+    return seen_at - _COMMIT_TIME < event.at < seen_at + _SET_BACK_TIME
 
 
 class _FlowRunFollower:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: in microseconds. It reads every flow run once, in the order of the file: by the index of flows, which
 #: SQLite would rather take, that costs twice as much.
 COUNT_BY_FLOW = """
-    SELECT flow_name, state_type, count(*), avg(ended_at - started_at)
+    SELECT flow_name, state_type, count(*), avg(max(0, ended_at - started_at))
     FROM flow_run NOT INDEXED GROUP BY flow_name, state_type
 """
 #: The condition that a flow run is the newest of its flow; it reads an index alone.
@@ -84,7 +84,7 @@ def task_runs_where(filter_: TaskRunFilter) -> Where:
 def ordered(order: Order) -> str:
     """Return the ORDER BY clause; of equal rows the newest comes first."""
     if order.by == "duration":
-        expression = f"coalesce(ended_at, {to_microseconds(now())}) - started_at"
+        expression = f"max(0, coalesce(ended_at, {to_microseconds(now())}) - started_at)"
     else:
         expression = _EXPRESSIONS[order.by]
     direction = "DESC" if order.is_descending else "ASC"

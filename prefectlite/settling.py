@@ -68,21 +68,27 @@ def settle(
     *,
     ending_seconds: float = _ENDING_SECONDS,
 ) -> list[FlowRun]:
-    """Put on record which runs' processes are dead; return those for which that failed.
+    """Put on record which runs' processes are dead, and which were not resumed in time.
 
     Args:
         registry: Where to look; reading suffices.
         open_to_write: Called only where there is something to record.
         ending_seconds: How long to wait for supervisors that are about to do it. What they have
             not done by then is done without them; with 0 it is left to them.
+
+    Returns:
+        Those for which that failed; ``unrecorded_text`` says it of one.
     """
+    unrecorded: list[FlowRun] = []
     begun = registry.list_begun_flow_runs()
     if any(flow_run.state.is_paused() for flow_run in begun):
         from prefectlite.pauses import fail_overdue  # mostly none is, and many commands come here
 
-        with suppress(RegistryError):  # it stays on record as Paused until it can be recorded
-            if registry.pauses.list_overdue_flow_runs(now()):
+        unrecorded = [flow_run for flow_run, _ in registry.pauses.list_overdue_flow_runs(now())]
+        with suppress(RegistryError):
+            if unrecorded:
                 fail_overdue(open_to_write())
+                unrecorded = []
     dead, ending = _dead_runs(registry, monotonic() + ending_seconds)
     if ending_seconds:
         dead += ending
@@ -92,13 +98,22 @@ def settle(
         except NotFoundError:  # it was deleted just now; its folder is left to what follows
             continue
         except RegistryError:
-            return dead[position:]
+            return [*unrecorded, *(run for run in dead[position:] if run not in unrecorded)]
     if dead:
         _tidy(registry, dead)
     with suppress(RegistryError):  # what is left in folders is of runs that have ended
         handled = {run.id for run in dead}
         _settle_folders(registry.url, open_to_write, but=handled)
-    return []
+    return unrecorded
+
+
+def unrecorded_text(flow_run: FlowRun) -> str:
+    """Return what is told of a run that ``settle`` could not put on record."""
+    was_left = " or it was not resumed in time" if flow_run.state.is_paused() else ""
+    return (
+        f"flow run {flow_run.name!r} is {flow_run.state.name} on record, but its process is dead"
+        f"{was_left}; the registry cannot be written, so that this cannot be recorded"
+    )
 
 
 def wait_for_supervisor(flow_run: FlowRun, *, seconds: float = _ENDING_SECONDS) -> None:
@@ -353,8 +368,10 @@ def main(arguments: Sequence[str]) -> int:
     if exit_ is None:
         return 1
     try:
-        registry = open_registry(PREFECTLITE_REGISTRY.value())
-        record_exit(registry, registry.find_flow_run(folder.flow_run_id), folder, exit_)
+        url = PREFECTLITE_REGISTRY.value()
+        # First without making it: it may have been deleted while the run went on.
+        flow_run = open_registry(url, read_only=True).find_flow_run(folder.flow_run_id)
+        record_exit(open_registry(url), flow_run, folder, exit_)
     except PrefectLiteError as error:
         console.error(error)
         return error.exit_code

@@ -286,7 +286,11 @@ def _moved(task_run: TaskRun, moment: datetime) -> TaskRun:
 def _finish(request: TaskRequest, context: TaskRunContext, state: State) -> State:
     """Put the final state on record, then tell it: to the log, the flow's tally, the hooks."""
     options = request.task.options
-    request.final = state = finish(context, state)
+    try:
+        request.final = state = finish(context, state)
+    except RegistryError:  # its code has ended, and the flow's may go on
+        context.flow_run_context.may_have_orphans = True
+        raise
     _remember(request.task, context, state)
     if isinstance(request.parent, FlowRunContext):
         request.parent.count(state)

@@ -105,7 +105,8 @@ def read_timeline(registry: Registry, flow_run: FlowRun, *, limit: int) -> Timel
             parent = parents.get(parent, flow_run.id)
         below[parent].append(run)
     begin = _began_at(flow_run)
-    end = max(run.ended_at or flow_run.ended_at or now() for run in (flow_run, *runs))
+    ends = [run.ended_at or flow_run.ended_at or now() for run in (flow_run, *runs)]
+    end = max(begin, *ends)
 
     def rows(run: Run, depth: int) -> Iterator[Row]:
         spans = [*_spans(registry.state_history(run), begin, end)]
@@ -133,7 +134,9 @@ def _spans(history: Sequence[StateChange], begin: datetime, end: datetime) -> It
             phase = Phase.PAUSED if state.is_paused() else Phase.WAITED
         if until < begin or (until == begin and phase is Phase.WAITED):
             continue
-        moments = (max(state.timestamp, begin), until)
+        # Within the timeline and in order, also where the clock was set back meanwhile.
+        first = min(max(state.timestamp, begin), end)
+        moments = (first, min(max(until, first), end))
         yield Span(phase, *((moment - begin).total_seconds() for moment in moments))
 
 

@@ -14,7 +14,7 @@ from prefectlite.errors import RegistryReadOnlyError
 from prefectlite.interruptions import sleep
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
-from prefectlite.settling import settle
+from prefectlite.settling import settle, unrecorded_text
 from prefectlite.states import State
 
 #: Between two looks, at first: a person does not notice it.
@@ -115,7 +115,4 @@ def refuse_unrecorded(unrecorded: Sequence[FlowRun], flow_run_ids: Sequence[str]
     """
     for dead in unrecorded:
         if dead.id in flow_run_ids:
-            raise RegistryReadOnlyError(
-                f"flow run {dead.name!r} is {dead.state.name} on record, but its process is dead;"
-                " the registry cannot be written, so that this cannot be recorded"
-            )
+            raise RegistryReadOnlyError(unrecorded_text(dead))

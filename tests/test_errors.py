@@ -77,7 +77,7 @@ def test_the_exit_code_says_what_kind_of_error_it_is():
     assert NotFoundError("x").exit_code == 3
     assert StateConflictError("x", current=Cancelled(), proposed=Completed()).exit_code == 4
     registry = [each for each in TREE if issubclass(each, errors.RegistryError)]
-    assert len(registry) == 7
+    assert len(registry) == 8
     assert {each.exit_code for each in registry} == {5}
 
 

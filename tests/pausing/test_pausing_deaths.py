@@ -9,11 +9,16 @@ import pytest
 
 from prefectlite import flow, liveness, pause_flow_run, resume_flow_run
 from prefectlite.clock import now
-from prefectlite.errors import FlowPauseTimeout, NotPausedError, RegistryUnavailableError
+from prefectlite.errors import (
+    FlowPauseTimeout,
+    NotPausedError,
+    RegistryReadOnlyError,
+    RegistryUnavailableError,
+)
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun, Pause
 from prefectlite.run_filters import FlowRunFilter
-from prefectlite.settling import settle
+from prefectlite.settling import settle, unrecorded_text
 from prefectlite.states import Paused, Running
 from prefectlite.upkeep_records import Deleted
 
@@ -47,6 +52,26 @@ def test_a_stopped_process_has_failed_at_the_deadline_for_a_reader(
     os.kill(program.pid, signal.SIGCONT)
     assert program.end() == "finally\n"
     assert registry.find_flow_run(run.id).state.timestamp == deadline
+
+
+def test_who_may_not_write_is_told_that_a_pause_is_over(registry, begin, stop_process, until):
+    program, run = begin("run('called', {'timeout': 1})")
+    stop_process(program.pid)
+    deadline = registry.pauses.find_pause(run.id).resume_by
+    until(lambda: now() > deadline)
+
+    def refuse():
+        raise RegistryReadOnlyError("read-only")
+
+    (unrecorded,) = settle(registry, refuse)
+    assert unrecorded.id == run.id
+    assert "is Paused on record, but its process is dead or it was not" in unrecorded_text(
+        unrecorded
+    )
+    program.kill()
+    assert len(settle(registry, refuse)) == 1  # it is dead, too
+    assert settle(registry, lambda: registry) == []
+    assert registry.find_flow_run(run.id).state.message == UNRESUMED
 
 
 def test_a_stopped_process_that_was_resumed_goes_on_after_its_deadline(

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Annotated
 
 from prefectlite import console
-from prefectlite.clock import monotonic, now
+from prefectlite.clock import EPOCH, monotonic, now
 from prefectlite.commands import Option
 from prefectlite.endings import exit_code_of, tell_ending
 from prefectlite.following import Followed, follow
@@ -127,22 +127,23 @@ class _Changes:
         self._waiting: dict[str, _Told] = {}
 
     def new(self) -> list[_Told]:
-        """Return those since the last time, oldest first."""
+        """Return those since the last time, oldest first, but those of one run in their order."""
         found = []
         for flow_run in self._registry.list_run_tree(self._id):
             known = self._seen.get(flow_run.id, 0)
             if flow_run.state_version <= known:
                 continue
-            source = f"Flow run {flow_run.name!r}"
+            source, at = f"Flow run {flow_run.name!r}", EPOCH
             for change in self._registry.state_history(flow_run)[known:]:
                 state = change.state
                 told = (state.timestamp, _INFO, source, f"State {state}")
                 self._seen[flow_run.id] = change.version
+                at = max(at, state.timestamp)  # the clock may have been set back
                 if not (state.is_final() and flow_run.run_count):
-                    found.append(told)
+                    found.append((at, told))
                 elif state.is_crashed() or state.is_cancelled():
                     self._waiting[flow_run.id] = told
-        return sorted(found, key=itemgetter(0))
+        return [told for _, told in sorted(found, key=itemgetter(0))]
 
     def heard(self, lines: Iterable[LogLine]) -> Iterator[LogLine]:
         """Yield lines of the log, and remember which ends they tell."""
@@ -153,8 +154,10 @@ class _Changes:
 
     def unheard(self, *, is_last: bool) -> list[_Told]:
         """Return the ends that the log should have told by now, and did not."""
-        at = now() - _LINE_TIME
-        due = [id_ for id_, told in self._waiting.items() if is_last or told[0] < at]
+        at = now()
+        due = [
+            id_ for id_, told in self._waiting.items() if is_last or abs(at - told[0]) > _LINE_TIME
+        ]
         told = {id_: self._waiting.pop(id_) for id_ in due}
         return [told[id_] for id_ in due if id_ not in self._ended]
 

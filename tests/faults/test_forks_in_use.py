@@ -1,0 +1,300 @@
+"""Forks in user code in the midst of use: both processes write, one outlives the other, many at once.
+
+How each way to fork and to end a child goes is shown by ``test_forks``; here is what it does to the
+registry, to who is alive on record, and to a run that has a supervisor.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import prefectlite
+from prefectlite.registry import open_registry
+from prefectlite.run_filters import TaskRunFilter
+from prefectlite.settings import PREFECTLITE_REGISTRY
+
+SOURCES = str(Path(prefectlite.__file__).parents[1])
+DEADLINE_SECONDS = 60
+
+
+def integrity():
+    path = PREFECTLITE_REGISTRY.value().removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA integrity_check").fetchall()
+
+
+@pytest.fixture
+def reading():
+    """The registry, as somebody else sees it who changes nothing."""
+    registry = open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)
+    yield registry
+    registry.close()
+
+
+def listed():
+    """Return the flow runs as a command shows them, which finds the dead ones."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefectlite", "flow-run", "ls", "--json"],
+        env={**os.environ, "PYTHONPATH": SOURCES},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    return {run["name"]: run["state"]["name"] for run in json.loads(done.stdout)}
+
+
+# Both write
+
+
+TOGETHER = """
+import os, sys, threading
+from prefectlite import flow, get_run_logger, task
+
+@task
+def step(who, number):
+    get_run_logger().info(f"{who} {number}")
+
+def work(who):
+    for number in range(int(sys.argv[1])):
+        step.with_options(name=who)(who, number)
+
+@flow(flow_run_name="victim")
+def together():
+    children = []
+    # It writes while the others are forked.
+    thread = threading.Thread(target=work, args=("thread",))
+    thread.start()
+    for name in ("one", "two", "three"):
+        pid = os.fork()
+        if not pid:
+            work(name)
+            sys.exit(7)
+        children.append(pid)
+    work("parent")
+    thread.join()
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+
+print(together())
+"""
+WRITERS = ("one", "parent", "thread", "three", "two")
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(60, marks=pytest.mark.long)])
+def test_children_and_their_parent_write_at_once_and_all_of_it_is_there_once(start_python, count):
+    program = start_python(TOGETHER, count)
+    assert program.end() == "[7, 7, 7]\n"
+    with closing(open_registry(PREFECTLITE_REGISTRY.value(), read_only=True)) as registry:
+        (run,) = registry.list_flow_runs()
+        assert run.state.is_completed()
+        done = registry.list_task_runs(TaskRunFilter(states=["Completed"]), limit=None)
+        assert sorted(each.task_name for each in done) == sorted(WRITERS * count)
+        assert registry.count_task_runs(run.id) == {"Completed": len(WRITERS) * count}
+        messages = [line.message for line in registry.read_logs(run.id)]
+    for who in WRITERS:
+        expected = [f"{who} {number}" for number in range(count)]
+        assert [each for each in messages if each in expected] == expected
+    assert messages.count("Finished in state Completed()") == len(WRITERS) * count + 1
+    assert integrity() == [("ok",)]
+
+
+POOL = """
+import multiprocessing
+from prefectlite import flow, get_run_logger, task
+from prefectlite.registry import open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
+
+@task
+def step(number):
+    return number + 1
+
+@flow
+def inner(number):
+    return step(number)
+
+def work(number):
+    get_run_logger().info(f"work {number}")
+    found = open_registry(PREFECTLITE_REGISTRY.value()).list_flow_runs(limit=None)
+    assert any(run.name == "victim" for run in found)
+    return step(number) + inner(number)
+
+@flow(flow_run_name="victim")
+def pooled():
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        return sum(pool.map(work, range(12), chunksize=1))
+
+print(pooled())
+"""
+
+
+@pytest.mark.long
+def test_the_processes_of_a_pool_call_tasks_and_flows_and_read(start_python, reading):
+    program = start_python(POOL)
+    assert program.end() == f"{2 * sum(range(1, 13))}\n"
+    runs = reading.list_flow_runs(limit=None)
+    assert len(runs) == 13
+    assert all(run.state.is_completed() for run in runs)
+    victim = reading.find_flow_run("victim")
+    assert {run.parent_flow_run_id for run in runs} == {None, victim.id}
+    assert reading.count_task_runs(victim.id) == {"Completed": 12}
+    messages = [line.message for line in reading.read_logs(victim.id)]
+    assert sorted(each for each in messages if each.startswith("work")) == sorted(
+        f"work {number}" for number in range(12)
+    )
+    assert integrity() == [("ok",)]
+
+
+# Who is alive
+
+
+ENDS = {
+    "os._exit": "os._exit(3)",
+    "sys.exit": "sys.exit(3)",
+    "an exception": "raise ValueError",
+    "closing all files": "os.closerange(3, 1000) or os._exit(3)",
+    "a flow of its own": "flow(name='own')(lambda: None)() or sys.exit(3)",
+}
+
+# The child ends; the parent then waits to be told.
+ALIVE = """
+import os, sys
+from prefectlite import flow
+from prefectlite.liveness import own_identity
+
+@flow(flow_run_name="victim")
+def forks():
+    pid = os.fork()
+    if not pid:
+        {}
+    os.waitpid(pid, 0)
+    print("reaped", flush=True)
+    sys.stdin.readline()
+
+forks()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ENDS)
+def test_a_child_that_ends_takes_nothing_from_its_parent_that_says_it_lives(start_python, how):
+    parent = start_python(ALIVE.format(ENDS[how]))
+    parent.line()
+    assert listed()["victim"] == "Running"
+    parent.kill()
+    assert listed()["victim"] == "Crashed"
+
+
+OUTLIVES = """
+import os, sys, time
+from pathlib import Path
+from prefectlite import flow, get_run_logger, task
+
+@task
+def step(): ...
+
+@flow(flow_run_name="victim")
+def forks():
+    if not os.fork():
+        try:
+            Path("child").write_text(str(os.getpid()))
+            while not Path("go").exists():
+                time.sleep(0.01)
+            step()
+        except BaseException as error:
+            Path("error").write_text(type(error).__name__)
+        finally:
+            os._exit(0)
+    while not Path("child").exists():
+        time.sleep(0.01)
+    print("forked", flush=True)
+    sys.stdin.readline()
+
+forks()
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_child_that_outlives_its_parent_does_not_keep_the_run_alive_nor_goes_on_with_it(
+    start_python, until, reading, tmp_path, monkeypatch, is_killed
+):
+    monkeypatch.chdir(tmp_path)
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    parent = start_python(OUTLIVES, **quiet)
+    assert parent.line() == "forked"
+    if is_killed:
+        parent.process.kill()
+    else:
+        parent.tell()
+    parent.process.wait(DEADLINE_SECONDS)
+    child = int((tmp_path / "child").read_text())
+    assert listed()["victim"] == ("Crashed" if is_killed else "Completed")
+    (tmp_path / "go").touch()
+    until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child))
+    assert (tmp_path / "error").read_text() == "FlowRunNotRunningError"
+    assert reading.list_task_runs() == []
+
+
+def is_zombie(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+SUPERVISED = """
+import os, sys, time
+from prefectlite import flow, get_run_logger, task
+
+@task
+def step(): ...
+
+@flow
+def forks():
+    if not os.fork():
+        get_run_logger().info("child logs")
+        step()
+        sys.exit(0)
+    os.wait()
+    if not os.fork():
+        os.setsid()
+        open("stays", "w").write(str(os.getpid()))
+        time.sleep(600)
+    while not os.path.exists("stays") or not open("stays").read():
+        time.sleep(0.01)
+    step()
+"""
+
+
+@pytest.mark.long
+def test_the_children_of_a_supervised_run_are_of_the_run_and_end_with_it(
+    tmp_path, monkeypatch, reading
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flows.py").write_text(SUPERVISED)
+
+    def run(*arguments):
+        subprocess.run(
+            [sys.executable, "-m", "prefectlite", *arguments],
+            env={**os.environ, "PYTHONPATH": SOURCES},
+            check=True,
+            capture_output=True,
+            timeout=DEADLINE_SECONDS,
+        )
+
+    run("run", "flows.py:forks", "--detach", "--name", "victim")
+    run("flow-run", "wait", "victim")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "stays").read_text()), signal.SIG_DFL)
+    victim = reading.find_flow_run("victim")
+    assert reading.count_task_runs(victim.id) == {"Completed": 2}
+    messages = [line.message for line in reading.read_logs(victim.id)]
+    assert messages.count("child logs") == 1
+    assert any("left running was ended: 1 process" in each for each in messages)
