@@ -33,7 +33,7 @@ def delete_flow_runs(
         told: Called with what is gone, some runs at a time; also if this is interrupted.
 
     Raises:
-        ResultNotStoredError: They are deleted, but some of their results cannot be.
+        OutputError: They are deleted, but some of their results cannot be.
     """
     position, unfinished_id = 0, None
     while position < len(flow_run_ids):

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from prefectlite.errors import ResultNotStoredError
+from prefectlite.errors import OutputError, ResultNotStoredError
 from prefectlite.settings import PREFECTLITE_HOME
 
 # The first bytes of each file: what it is, in which format; then the SHA-256 of the pickle.
@@ -127,7 +127,7 @@ def delete_results(keys: Iterable[str]) -> None:
     """Delete what is stored under keys, where anything is.
 
     Raises:
-        ResultNotStoredError: A file is there and cannot be deleted; those of the other keys are.
+        OutputError: A file is there and cannot be deleted; those of the other keys are.
     """
     problem: OSError | None = None
     folder = results_folder()
@@ -140,7 +140,10 @@ def delete_results(keys: Iterable[str]) -> None:
         except OSError as error:
             problem = error
     if problem is not None:
-        raise ResultNotStoredError(f"{problem.filename} cannot be deleted: {problem.strerror}")
+        raise OutputError(
+            f"{problem.filename} cannot be deleted: {problem.strerror}",
+            hint="its run is off the record; delete the file, too, when the disk lets you",
+        )
 
 
 def task_input_hash(context: _HasTask, parameters: Mapping[str, object]) -> str | None:

@@ -44,6 +44,11 @@ _ERRORS: dict[int, tuple[type[RegistryError], str, str | None]] = {
         "cannot be written",
         "check who owns the file and its folder, and that the disk is not mounted read-only",
     ),
+    sqlite3.SQLITE_IOERR: (
+        RegistryUnavailableError,
+        "cannot be used: disk I/O error",
+        "is its disk whole, and within your quota? see dmesg, or set PREFECTLITE_HOME to another folder",
+    ),
 }
 _UNAVAILABLE = (
     RegistryUnavailableError,

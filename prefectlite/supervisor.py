@@ -29,7 +29,7 @@ SWEEP_SECONDS = 2.0  # between SIGTERM and SIGKILL, for what outlived its engine
 STORM_SECONDS, STORM_PROCESSES = 0.01, 64  # more new ones so soon after SIGTERM get no grace
 KILL_SECONDS = 10.0  # what SIGKILL has not ended by then is uninterruptible, or another user's
 DRAIN_SECONDS = 1.0  # to read on when all processes are gone: somebody else may hold a pipe
-WRITE_ATTEMPTS = 300  # ten a second, for exit.json where the disk refuses it
+WRITE_ATTEMPTS = 300  # ten a second, for exit.json where the disk refuses it and the run has begun
 SETTLE_SECONDS = 60  # for the settle command
 READ_BYTES = 65_536  # at once; a reader of our stdout who is further behind makes the engine wait
 MARK = b"\x1e"  # ASCII's record separator: from here to the line's end it is on record already
@@ -484,7 +484,7 @@ def main(folder: str) -> int:
     else:
         code = supervisor.supervise(report)
     report["ended_at"] = time.time_ns() // 1000
-    for _ in range(WRITE_ATTEMPTS if os.path.exists(folder) else 1):
+    for _ in range(WRITE_ATTEMPTS if os.path.exists(f"{folder}/supervisor.json") else 1):
         with suppress(OSError):
             _publish(path, report)
             break

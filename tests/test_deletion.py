@@ -5,7 +5,7 @@ import pytest
 from prefectlite import deletion, upkeep_tables
 from prefectlite.clock import now
 from prefectlite.deletion import delete_flow_runs
-from prefectlite.errors import ResultNotStoredError
+from prefectlite.errors import OutputError
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun, TaskRun
 from prefectlite.results import results_folder, store_result
@@ -124,7 +124,7 @@ def test_a_result_that_cannot_be_deleted_is_said_and_the_others_are_deleted(regi
     path = results_folder() / run[0]
     path.unlink()
     path.mkdir()
-    with pytest.raises(ResultNotStoredError, match="cannot be deleted"):
+    with pytest.raises(OutputError, match="cannot be deleted"):
         delete(registry, [run[0]])
     assert stored() == {run[0]}
     assert registry.list_flow_runs() == []

@@ -108,8 +108,7 @@ def main(arguments: Sequence[str]) -> int:
         _flush_after_all()
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, a person reads one line about it
-        _report_internal(error)
-        exit_code = _INTERNAL_ERROR
+        exit_code = _report_unforeseen(error)
     _flush_after_all()  # what was printed before an error; nothing where there was none
     return exit_code
 
@@ -216,16 +215,26 @@ def _show_help(
     return 0 if is_asked else UsageError.exit_code
 
 
-def _report_internal(error: Exception) -> None:
-    console.error(
-        f"internal error: {type(error).__name__}: {error}",
-        hint="this is a fault of prefectlite; set PREFECTLITE_DEBUG=1 to see where",
-    )
+def _report_unforeseen(error: Exception) -> int:
+    """Say what no command has expected, and return the exit code."""
+    if isinstance(error, OSError):  # of a disk that fails, say: of many calls, any may be the first
+        exit_code, about = OutputError.exit_code, error.filename or "a file"
+        console.error(
+            f"{about} cannot be used: {error.strerror or error}",
+            hint="is its disk whole, and may you read and write there? PREFECTLITE_DEBUG=1 shows where",
+        )
+    else:
+        exit_code = _INTERNAL_ERROR
+        console.error(
+            f"internal error: {type(error).__name__}: {error}",
+            hint="this is a fault of prefectlite; set PREFECTLITE_DEBUG=1 to see where",
+        )
     try:
         is_debugging = PREFECTLITE_DEBUG.value()
     except PrefectLiteError:
-        return
+        return exit_code
     if is_debugging:
         import traceback
 
         console.say("".join(traceback.format_exception(error)).rstrip())
+    return exit_code

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ from prefectlite.errors import (
     OutputClosedError,
     ParameterTypeError,
     PrefectLiteError,
+    StateConflictError,
     UsageError,
 )
 from prefectlite.flow_engine import FlowRequest
@@ -236,7 +237,8 @@ def _detached(flow_run: FlowRun, *, as_json: bool, is_quiet: bool) -> int:
     try:
         flow_run = launch(registry, flow_run)
     except InfrastructureError as error:
-        registry.change_state(flow_run, Crashed(str(error)))
+        with suppress(StateConflictError):  # its supervisor was able to say so itself
+            registry.change_state(flow_run, Crashed(str(error)))
         raise
     if as_json:
         console.out_json(flow_run.dict())

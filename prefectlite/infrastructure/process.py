@@ -208,8 +208,12 @@ def _when_begun(folder: RunFolder, pid: int) -> Launched:
             if pid in _started:  # not waited for, so that its number is nobody else's
                 os.kill(pid, signal.SIGKILL)
             exit_ = folder.exit()
-            told = (exit_ and exit_.message) or folder.last_word() or "its supervisor did not begin"
-            raise InfrastructureError(f"flow run {folder.flow_run_id} could not be started: {told}")
+            told = (exit_ and exit_.message) or folder.last_word()
+            raise InfrastructureError(
+                f"flow run {folder.flow_run_id} could not be started:"
+                f" {told or 'its supervisor did not begin'}",
+                hint=None if told else "is there room on the disk that PREFECTLITE_HOME is on?",
+            )
         time.sleep(_LOOK_SECONDS)
     return Launched(f"{supervisor.hostname}:{supervisor.pid}", supervisor)
 

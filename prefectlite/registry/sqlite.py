@@ -260,7 +260,7 @@ class SQLiteRegistry(Registry):
         is_flow_run = isinstance(run, FlowRun)
         changed: Run = after_change(run, state)
         by = actor(here.pid)
-        row = (*change_values(changed), by, run.id, run.state_version, run.state.type.value)
+        row = (*change_values(changed), by, run.id, run.state_version, str(run.state.type))
         if is_flow_run:
             statement = _CHANGE_FLOW_RUN
         elif state.type is StateType.RUNNING:
@@ -491,7 +491,7 @@ if hasattr(os, "register_at_fork"):  # or a child could find it held by a thread
 
 @atexit.register
 def _close_all() -> None:
-    for registry in list(_OPEN.values()):
+    for registry in set(_OPEN.values()):  # each stands there under two addresses
         try:
             registry.close()
         except RegistryError as error:
