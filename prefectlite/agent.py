@@ -85,6 +85,7 @@ class Service:
         self._enforcements: dict[str, tuple[Enforcement, float]] = {}
         self._taken: list[FlowRun] = []
         self._launched: set[str] = set()
+        self._supervisors: set[int] = set()
         self._told: set[str] = set()
         self._has_more = False
         self._back_off_seconds = 0.0
@@ -137,6 +138,7 @@ class Service:
             mark = self._registry.change_mark()
             seconds = self._round()
             self._tell_ended()
+            self._reap()
             self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
         except (RegistryNewerError, RegistryReplacedError):
             raise
@@ -258,6 +260,17 @@ class Service:
                     told = f"Flow run {flow_run.name!r} is {flow_run.state}"
                     self._tell(f"{told}, after {duration_text(flow_run.duration_seconds or 0)}")
 
+    def _reap(self) -> None:
+        """Let the system forget the supervisors that have ended: they are children of this process.
+
+        The next launch does it, too; but that may be a long time off.
+        """
+        for pid in [*self._supervisors]:
+            with suppress(ChildProcessError):  # a launch was first; or it is not ours
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    continue
+            self._supervisors.discard(pid)
+
     def _launch_due(self) -> None:
         """Take some of what is due and launch it, until something is in the way."""
         # What is left from before the registry could not be used is this agent's as long as it lives.
@@ -285,6 +298,8 @@ class Service:
             self._release(str(error))
         else:
             self._launched.add(launched.id)
+            if launched.supervisor is not None:
+                self._supervisors.add(launched.supervisor.pid)
             where = launched.infrastructure_pid or launched.state
             self._tell(f"Launched flow run {launched.name!r} ({launched.id}): {where}")
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,13 @@ def test_it_tells_how_each_run_that_it_launched_has_ended_and_of_none_twice(site
         1,
         1,
     ]
+
+
+def test_a_supervisor_that_has_ended_is_no_zombie_though_nothing_more_is_launched(site):
+    run = site.add()
+    site.agent(is_hurried=True)
+    pid = site.until_state("Completed", run).supervisor.pid
+    site.until(lambda: not Path(f"/proc/{pid}").exists(), "its last remains", seconds=10)
 
 
 # What is in the way
