@@ -214,10 +214,12 @@ def check_open(parent: RunContext) -> None:
     Raises:
         TimeoutInterrupt: One of the enclosing runs is.
     """
-    for context in enclosing(parent):
+    context: RunContext | None = parent
+    while context is not None:
         deadline = context.deadline
         if context.has_ended or (deadline is not None and deadline.has_passed()):
             raise TimeoutInterrupt(deadline)
+        context = context.parent
 
 
 def is_under(deadline: Deadline) -> bool:

@@ -350,7 +350,7 @@ def _finish(request: FlowRequest, context: FlowRunContext, state: State) -> Stat
         end_orphans(
             context.registry,
             context.flow_run.id,
-            "Its flow run ended, and the thread or process that ran it did not.",
+            "Its flow run ended, and its own end is not on record.",
         )
     state = finish(context, state)
     request.flow_run = context.flow_run

@@ -67,9 +67,7 @@ def listed(wait_for: object) -> list[object]:
 
 def may_hold_runs(args: Iterable[object], kwargs: Mapping[str, object]) -> bool:
     """Return whether arguments need a closer look; False for nearly every call."""
-    return any(type(value) not in _PLAIN for value in args) or any(
-        type(value) not in _PLAIN for value in kwargs.values()
-    )
+    return not _PLAIN.issuperset(map(type, (*args, *kwargs.values())))
 
 
 def find_futures(*values: object) -> list[TaskFuture[Any]]:

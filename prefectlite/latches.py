@@ -9,7 +9,7 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Awaitable, Callable, Collection
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Self
 
 from prefectlite.interruptions import acquire
@@ -17,12 +17,27 @@ from prefectlite.states import Paused, State
 
 
 class _Blocking(threading.local):
-    """How this thread tells its pool that it is about to wait; None where it has no pool."""
+    """How this thread tells its pool what it is about to do; None where it has no pool.
+
+    Attributes:
+        enter: It waits for a run, which may need a thread itself.
+        aside: It does what may take long.
+        is_aside: Whether it has said so.
+    """
 
     enter: Callable[[], AbstractContextManager[object]] | None = None
+    aside: Callable[[], AbstractContextManager[object]] | None = None
+    is_aside = False
 
 
 blocking = _Blocking()
+
+
+def aside() -> AbstractContextManager[object]:
+    """Return what to call user code in that is not a task's own: it may take long."""
+    return nullcontext() if blocking.aside is None else blocking.aside()
+
+
 # Guards every future's callbacks; it is held for an instant, so that one is enough for all.
 _callbacks_lock = threading.Lock()
 

@@ -34,6 +34,7 @@ from prefectlite.interruptions import (
     acquire,
     calls_user_code,
 )
+from prefectlite.latches import aside
 from prefectlite.liveness import own_identity
 from prefectlite.options import FlowOptions, Hook, RunName, TaskOptions
 from prefectlite.outcomes import (
@@ -335,9 +336,10 @@ def call_hooks(hooks: Sequence[Hook], owner: object, context: RunContext, state:
     for hook in hooks:
         name = getattr(hook, "__name__", repr(hook))
         try:
-            outcome = hook(owner, run, state)
-            if hasattr(outcome, "__await__"):
-                _run_elsewhere(outcome)
+            with aside():
+                outcome = hook(owner, run, state)
+                if hasattr(outcome, "__await__"):
+                    _run_elsewhere(outcome)
         except Exception as error:  # noqa: BLE001 - a hook's error must not change the run
             trace = user_traceback(error)
             logs.record(context, logging.ERROR, f"Hook {name!r} failed:\n{trace}")

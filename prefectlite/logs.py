@@ -217,7 +217,9 @@ def set_up() -> None:
         _logger.addHandler(_CONSOLE)
         _logger.addHandler(_REGISTRY)
         _logger.propagate = False
-    _logger.setLevel(PREFECTLITE_LOGGING_LEVEL.value())
+    level = PREFECTLITE_LOGGING_LEVEL.value()
+    if _logger.level != level:  # else logging forgets what it knows of every logger
+        _logger.setLevel(level)
 
 
 class _Console:
@@ -272,7 +274,8 @@ def _show(run: RunContext | None, logger: str, level: int, message: str, created
 def _keep(run: RunContext, logger: str, level: int, message: str, created: float) -> None:
     task_run_id = run.task_run.id if isinstance(run, TaskRunContext) else None
     moment = datetime.fromtimestamp(created, UTC)
-    level = max(-_MAX_LEVEL, min(level, _MAX_LEVEL))
+    if not -_MAX_LEVEL <= level <= _MAX_LEVEL:
+        level = max(-_MAX_LEVEL, min(level, _MAX_LEVEL))
     registry = run.registry
     try:
         registry.add_log_line(LogLine(run.flow_run.id, task_run_id, level, logger, message, moment))

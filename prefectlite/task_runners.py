@@ -6,12 +6,13 @@ one flow run; the engine makes it at the first ``submit`` and shuts it down with
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context
-from queue import SimpleQueue
 from typing import Protocol
 
 from prefectlite.clock import monotonic
@@ -67,10 +68,13 @@ class ConcurrentTaskRunner(TaskRunner):
 
     def __init__(self, max_workers: int | None = None) -> None:
         self.max_workers = _checked_workers(max_workers, DEFAULT_THREADS)
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._queue: deque[Callable[[], None]] = deque()
         self._threads = 0
-        self._unfinished = 0
+        # Those that are on their way to the queue: awake, and with nothing before it that takes long.
+        self._free = 0
+        # Of each that sleeps, the lock that is released to wake it; who slept last is woken first.
+        self._sleeping: list[_thread.LockType] = []
         self._room = self.max_workers
         self._is_shut = False
         self._interrupted = threading.Event()
@@ -94,72 +98,122 @@ class ConcurrentTaskRunner(TaskRunner):
         """End the threads when they have run what is queued."""
         with self._lock:
             self._is_shut = True
-            for _ in range(self._threads):
-                self._queue.put(None)
+            while self._sleeping:
+                self._call_thread()
 
     def _put(self, item: Callable[[], None]) -> None:
         with self._lock:
-            if self._is_shut:
-                # What rested on a thread that was given up on; the others may have ended.
-                _start_thread(lambda: self._has_served(item))
-                return
-            self._add_thread_if_needed(self._unfinished + 1)
-            self._unfinished += 1
-            self._queue.put(item)  # inside the lock, so that it is before what shutdown puts
+            if not self._threads:
+                self._call_thread()
+            self._queue.append(item)
+            self._see_to_queue()
 
-    def _add_thread_if_needed(self, unfinished: int) -> None:
-        if self._threads < min(unfinished, self._room) and not self._is_shut:
+    def _see_to_queue(self) -> None:
+        """Have a thread on its way to the queue, if there is something in it and room for one more.
+
+        One is enough: before it does what may take long, it calls the next. So two or three threads
+        serve tasks that take no time; if all did, each would wait for the interpreter at every step.
+        """
+        if self._queue and not self._free and (self._sleeping or self._threads < self._room):
+            with suppress(RuntimeError):  # no thread is to be had: the others will come by
+                self._call_thread()
+
+    def _call_thread(self) -> None:
+        if self._sleeping:
+            self._sleeping.pop().release()
+        else:
             _start_thread(self._serve)
             self._threads += 1
+        self._free += 1
 
     def _serve(self) -> None:
-        while True:
-            item = self._queue.get()
-            if item is None or not self._has_served(item):
+        blocking.enter, blocking.aside = self._make_room, self._aside
+        while (item := self._next_item()) is not None:
+            try:
+                item()
+            except AbandonedError:
+                with self._lock:  # which has been counted out of the threads by _replace_thread
+                    self._free -= 1
+                    self._see_to_queue()
                 return
+            except BaseException:  # noqa: BLE001, S110 - who waits for the future was told
+                pass
             del item  # with the task's arguments and result, while this thread is idle
 
-    def _has_served(self, item: Callable[[], None]) -> bool:
-        """Run one item; return whether this thread is to take another."""
-        blocking.enter = self._make_room
+    def _next_item(self) -> Callable[[], None] | None:
+        """Return what is next in the queue, once there is something; None where the thread is to end."""
+        while True:
+            with self._lock:
+                # One that was added while another waited is not needed any more.
+                is_spare = self._threads > self._room
+                if self._queue and not is_spare:
+                    return self._queue.popleft()
+                self._free -= 1
+                if self._is_shut or is_spare:
+                    self._threads -= 1
+                    self._see_to_queue()
+                    return None
+                call = _thread.allocate_lock()
+                call.acquire()
+                self._sleeping.append(call)
+            call.acquire()
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Leave the queue to other threads while this one does what may take long."""
+        if blocking.is_aside:
+            yield
+            return
+        self._step_aside()
         try:
-            item()
-        except AbandonedError:
-            return False  # _replace_thread has counted this one out
-        except BaseException:  # noqa: BLE001, S110 - who waits for the future was told
-            pass
+            yield
+        finally:
+            self._come_back()
+
+    def _step_aside(self) -> None:
+        blocking.is_aside = True
         with self._lock:
-            self._unfinished -= 1
-            # One that was added while another waited is not needed any more.
-            is_spare = self._threads > self._room and not self._is_shut
-            self._threads -= is_spare
-        return not is_spare
+            self._free -= 1
+            self._see_to_queue()
+
+    def _come_back(self) -> None:
+        blocking.is_aside = False
+        with self._lock:
+            self._free += 1
 
     @contextmanager
     def _make_room(self) -> Iterator[None]:
         """Let one more task run while this thread waits for one, which may be in the queue."""
         with self._lock:
             self._room += 1
-            self._add_thread_if_needed(self._unfinished)
+            self._see_to_queue()
         try:
-            yield
+            with self._aside():
+                yield
         finally:
             with self._lock:
                 self._room -= 1
 
     def _performer(self, work: Work) -> Perform:
         def perform(effect: Effect) -> object:
-            if self._interrupted.is_set():
-                raise TimeoutInterrupt
-            if isinstance(effect, Call):
-                return self._perform_call(effect, work)
-            if isinstance(effect, Sleep):
-                if self._interrupted.wait(effect.seconds):
-                    raise TimeoutInterrupt
-                return None
-            return perform_here(effect)
+            self._step_aside()
+            try:
+                return self._perform(effect, work)
+            finally:
+                self._come_back()
 
         return perform
+
+    def _perform(self, effect: Effect, work: Work) -> object:
+        if self._interrupted.is_set():
+            raise TimeoutInterrupt
+        if isinstance(effect, Call):
+            return self._perform_call(effect, work)
+        if isinstance(effect, Sleep):
+            if self._interrupted.wait(effect.seconds):
+                raise TimeoutInterrupt
+            return None
+        return perform_here(effect)
 
     def _perform_call(self, call: Call, work: Work) -> object:
         thread_call = ThreadCall(call, lambda place: self._replace_thread(work, call, place))
@@ -187,7 +241,6 @@ class ConcurrentTaskRunner(TaskRunner):
 
         with self._lock:
             self._threads -= 1
-            self._unfinished -= 1
         self._put(go_on)
 
 

@@ -87,6 +87,37 @@ def test_mapped_tasks_are_created_a_hundred_in_a_transaction(counted):
     assert executed == _transactions(402, INSERT=2, UPDATE=400, PRAGMA=1)
 
 
+#: Counts which of our own functions some work goes through, for each of a hundred times.
+CALLS = """
+import sys, prefectlite
+OURS = prefectlite.__file__.removesuffix("__init__.py")
+
+def calls(work):
+    work()
+    count = 0
+    def note(frame, event, _):
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith(OURS)
+    sys.setprofile(note)
+    for _ in range(100):
+        work()
+    sys.setprofile(None)
+    return round(count / 100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("expression", "most"),
+    [("in_flow(lambda: calls(lambda: double(1)))", 115), ("calls(empty)", 210)],
+    ids=["task", "flow"],
+)
+def test_a_run_goes_through_no_more_of_our_functions_than_it_did(start_python, expression, most):
+    # Each costs about half a microsecond: a task of 200 would be a task of twice the time.
+    code = f"{COUNTING}{CALLS}\ndef in_flow(work):\n    return flow(work)()\nprint({expression})"
+    called = int(start_python(code, cwd=SOURCES).end())
+    assert most / 2 < called <= most
+
+
 def test_a_checkpoint_comes_once_in_300_commits(counted):
     executed = counted("of_flow(lambda: [double(number) for number in range(600)])")
     # 1,200 commits, less or more what was committed before.
@@ -146,6 +177,20 @@ def test_a_second_run_starts_no_thread(start_python):
     first, after = map(int, process.end().splitlines()[-1].split())
     # Two for the whole process: one puts log lines on record, one watches for signals.
     assert (first, after) == (2, 2)
+
+
+def test_a_second_run_opens_one_file(start_python):
+    process = start_python(
+        f"""{HELLO}
+hello()
+opened = []
+sys.addaudithook(lambda event, args: event == "open" and opened.append(args[0]))
+hello()
+print(*opened)
+"""
+    )
+    # It says which processes are older than the run.
+    assert process.end().splitlines()[-1] == "/proc/loadavg"
 
 
 def test_a_flow_that_logs_nothing_starts_one_thread_which_watches_for_signals(start_python):

@@ -1,0 +1,159 @@
+import threading
+
+import pytest
+
+from prefectlite import flow, task, task_runners
+from prefectlite.context import get_run_context
+from prefectlite.task_runners import DEFAULT_THREADS, ConcurrentTaskRunner
+
+WAIT_SECONDS = 10
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Every thread that a runner starts."""
+    targets = []
+    start = task_runners._start_thread
+
+    def note(target):
+        targets.append(target)
+        start(target)
+
+    monkeypatch.setattr(task_runners, "_start_thread", note)
+    return targets
+
+
+def _flow_of(mapped, count, runner=ConcurrentTaskRunner):
+    @flow(task_runner=runner)
+    def maps():
+        return [future.result() for future in mapped.map(range(count))]
+
+    return maps
+
+
+def test_tasks_that_take_no_time_are_served_by_a_few_threads(home, started):
+    @task
+    def nothing(number):
+        return number
+
+    assert _flow_of(nothing, 500)() == [*range(500)]
+    # Two or three; a few more where the machine is slow between two of their steps.
+    assert len(started) < DEFAULT_THREADS / 4
+
+
+def test_tasks_that_wait_run_in_as_many_threads_as_there_may_be(home, started):
+    meeting = threading.Barrier(DEFAULT_THREADS)
+
+    @task
+    def meets(number):
+        meeting.wait(WAIT_SECONDS)
+        return number
+
+    count = 2 * DEFAULT_THREADS
+    assert _flow_of(meets, count)() == [*range(count)]
+    assert len(started) == DEFAULT_THREADS
+
+
+@pytest.mark.parametrize("where", ["hook", "cache_key_fn"])
+def test_user_code_beside_a_task_keeps_no_other_task_waiting(home, where):
+    meeting = threading.Barrier(8)
+
+    def meets(*_):
+        meeting.wait(WAIT_SECONDS)
+
+    options = {"on_completion": [meets]} if where == "hook" else {"cache_key_fn": meets}
+
+    @task(**options)
+    def nothing(number):
+        return number
+
+    assert _flow_of(nothing, 8)() == [*range(8)]
+    assert not meeting.broken
+
+
+@pytest.mark.parametrize("max_workers", [1, 2, 3])
+def test_no_more_tasks_run_at_once_than_may(home, max_workers):
+    running, most = [], []
+
+    @task
+    def inner(number):
+        running.append(number)
+        most.append(len(running))
+        running.remove(number)
+        return number
+
+    @task
+    def outer(number):
+        return inner.submit(number).result()
+
+    assert _flow_of(outer, 50, ConcurrentTaskRunner(max_workers))() == [*range(50)]
+    assert max(most) <= max_workers
+
+
+def test_a_thread_that_was_added_while_another_waited_takes_no_more_than_it_was_added_for(
+    home, until
+):
+    has_begun = threading.Event()
+
+    @task
+    def inner(number):
+        return number
+
+    @task
+    def later():
+        has_begun.set()
+
+    @task
+    def outer():
+        inner.submit(0).result()
+        runner = get_run_context().flow_run_context.task_runner
+        until(lambda: runner._sleeping)
+        later.submit()
+        assert not has_begun.wait(0.3)
+
+    @flow(task_runner=ConcurrentTaskRunner(1))
+    def calls():
+        outer.submit().result()
+
+    calls()
+    assert has_begun.is_set()
+
+
+def test_what_is_asked_for_while_a_result_is_stored_gets_a_thread(home):
+    @task
+    def nothing(number):
+        return number
+
+    class Waits:
+        def __reduce__(self):
+            return int, (nothing.submit(7).result(WAIT_SECONDS),)
+
+    @task(persist_result=True)
+    def gives(_):
+        return Waits()
+
+    @flow(task_runner=ConcurrentTaskRunner(1))
+    def calls():
+        return gives.submit(0).wait().name
+
+    assert calls() == "Completed"
+
+
+def test_where_no_more_threads_are_to_be_had_those_there_are_do_all(home, monkeypatch):
+    start, started = task_runners._start_thread, []
+
+    def start_two(target):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(target)
+        start(target)
+
+    monkeypatch.setattr(task_runners, "_start_thread", start_two)
+    meeting = threading.Barrier(2)
+
+    @task
+    def meets(number):
+        meeting.wait(WAIT_SECONDS)
+        return number
+
+    assert _flow_of(meets, 20)() == [*range(20)]
