@@ -54,8 +54,11 @@ def request_cancellation(
 
     Raises:
         RunFinalError: It has ended.
+        NotFoundError: It was deleted.
     """
     while True:
+        # As it is now: a deadline that is set for what has moved on would stay with it.
+        flow_run = registry.find_flow_run(flow_run.id)
         state, cancelling = flow_run.state, Cancelling()
         if state.is_final():
             raise RunFinalError(
@@ -72,7 +75,7 @@ def request_cancellation(
                     registry.change_state(flow_run, cancelling)
             break
         except StateConflictError:  # it has just moved on
-            flow_run = registry.find_flow_run(flow_run.id)
+            continue
     for child in _runs_elsewhere(registry, flow_run):
         with suppress(RunFinalError):  # just now
             request_cancellation(registry, child, grace_seconds=grace_seconds)

@@ -7,7 +7,7 @@ itself.
 from __future__ import annotations
 
 import sqlite3  # noqa: TID251 - a part of the SQLite registry
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
@@ -32,7 +32,11 @@ _RELEASE = """
         infrastructure_pid = NULL, output_bytes = 0
     WHERE id = ?
 """
-_SET_KILL_AT = "UPDATE flow_run SET kill_at = min(?, ifnull(kill_at, ?)) WHERE id = ?"
+_SET_KILL_AT = """
+    UPDATE flow_run SET kill_at = min(?, ifnull(kill_at, ?))
+    WHERE id = ? AND state_type NOT IN ('COMPLETED', 'FAILED', 'CANCELLED', 'CRASHED')
+"""
+_IS_CANCELLING = "SELECT 1 FROM flow_run WHERE id = ? AND state_type = 'CANCELLING'"
 _SET_OUTPUT_BYTES = "UPDATE flow_run SET output_bytes = ? WHERE id = ? AND output_bytes = ?"
 
 
@@ -64,6 +68,15 @@ class LaunchTables(Tables, LaunchRegistry):
         moment = to_microseconds(at)
         row = (moment, moment, flow_run_id)
         self._write(lambda connection: connection.execute(_SET_KILL_AT, row), durable=True)
+
+    def while_cancelling(self, flow_run_id: str, act: Callable[[], object]) -> bool:  # noqa: D102 - see the interface
+        def look(connection: sqlite3.Connection) -> bool:
+            if not connection.execute(_IS_CANCELLING, (flow_run_id,)).fetchall():
+                return False
+            act()
+            return True
+
+        return self._write(look, durable=False)
 
     def add_output(  # noqa: D102 - see the interface
         self, lines: Sequence[LogLine], *, flow_run_id: str, start: int, end: int

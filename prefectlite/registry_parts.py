@@ -183,7 +183,20 @@ class LaunchRegistry(ABC):
 
     @abstractmethod
     def set_kill_at(self, flow_run_id: str, at: datetime) -> None:
-        """Say when what has not ended of a run is killed; an earlier time that is set stays."""
+        """Say when what has not ended of a run is killed; an earlier time that is set stays.
+
+        Nothing where the run itself has ended: its record does not change any more.
+        """
+
+    @abstractmethod
+    def while_cancelling(self, flow_run_id: str, act: Callable[[], object]) -> bool:
+        """Call ``act`` if a run is Cancelling, such that nobody changes that before it returns.
+
+        It must be quick, and must not use the registry.
+
+        Returns:
+            Whether it was called.
+        """
 
     @abstractmethod
     def add_output(

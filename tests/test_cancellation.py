@@ -191,6 +191,15 @@ def test_a_run_that_ended_meanwhile_keeps_its_state(registry, begun):
     program.kill()
 
 
+def test_who_saw_a_run_before_it_ended_changes_nothing_of_its_record(registry):
+    running = FlowRun(id=new_id(), name="n", flow_name="f", state=Running())
+    registry.create_flow_run(running)
+    ended = registry.change_state(running, Completed())
+    with pytest.raises(RunFinalError, match="is Completed already"):
+        request_cancellation(registry, running)
+    assert registry.find_flow_run(running.id) == ended
+
+
 def test_a_run_that_was_never_started_is_cancelled_at_once(registry):
     run = FlowRun(id=new_id(), name="n", flow_name="f", state=Scheduled())
     registry.create_flow_run(run)

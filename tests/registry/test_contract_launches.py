@@ -1,5 +1,6 @@
 """What is true of every registry: runs that one process takes, and others start and supervise."""
 
+import threading
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -211,11 +212,62 @@ def test_of_two_ends_of_a_grace_period_the_sooner_holds(store, launches, taken):
         launches = store.registry.launches
 
 
+def test_a_run_that_has_ended_gets_no_grace_period(store, launches, taken):
+    run = store.registry.change_state(taken(), Crashed())
+    launches.set_kill_at(run.id, now())
+    assert found(store, run) == run
+
+
 def test_a_grace_period_is_that_of_one_run(store, launches, taken):
     run, other = taken(), taken()
     launches.set_kill_at(run.id, now())
     launches.set_kill_at("nothing", now())
     assert found(store, other) == other
+
+
+# What is done while a run is Cancelling
+
+
+def test_a_run_that_is_cancelling_does_not_end_while_something_is_done_about_it(
+    store, launches, taken
+):
+    run = store.registry.change_state(taken(), Cancelling())
+    events, other = [], open_registry(store.url)
+    has_ended = threading.Event()
+
+    def end():
+        other.change_state(run, Cancelled())
+        events.append("ended")
+        has_ended.set()
+
+    ending = threading.Thread(target=end)
+
+    def act():
+        ending.start()
+        has_ended.wait(0.2)
+        events.append("done")
+
+    assert launches.while_cancelling(run.id, act)
+    ending.join(DEADLINE_SECONDS)
+    assert events == ["done", "ended"]
+    assert not launches.while_cancelling(run.id, events.clear)
+    assert events == ["done", "ended"]
+
+
+@pytest.mark.parametrize("state", [None, Running(), Completed()], ids=str)
+def test_nothing_is_done_about_a_run_that_is_not_cancelling(store, launches, taken, state):
+    run = taken()
+    if state is not None:
+        store.registry.change_state(run, state)
+    assert not launches.while_cancelling(run.id, pytest.fail)
+    assert not launches.while_cancelling("nothing", pytest.fail)
+
+
+def test_what_is_done_about_a_run_that_is_cancelling_may_fail(store, launches, taken):
+    run = store.registry.change_state(taken(), Cancelling())
+    with pytest.raises(ZeroDivisionError):
+        launches.while_cancelling(run.id, lambda: 1 / 0)
+    assert store.registry.change_state(run, Cancelled()).state.is_cancelled()
 
 
 # Output
