@@ -13,11 +13,12 @@ import _thread
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TextIO
 
 from prefectlite.context import RunContext, TaskRunContext, current
 from prefectlite.daemon_threads import start_daemon_thread
@@ -36,6 +37,8 @@ _logger = logging.getLogger("prefectlite")
 # A line must be on record 50 ms after it was logged, even if the process is then killed. The wait
 # gathers lines: one commit for each would cost ten times as much.
 _LINGER_SECONDS = 0.02
+# How long a fork waits for a line that another thread writes.
+_FORK_SECONDS = 1.0
 
 # Registries keep whole numbers of 64 bits at most; one that they refuse would hold up all others.
 _MAX_LEVEL = 1_000_000
@@ -229,6 +232,36 @@ class _Console:
     level = logging.NOTSET
 
 
+class _Stream:
+    """The right to write to the console: no process is forked in the middle of a line.
+
+    Else the child would find the stream's own lock held by a thread that it does not have, for ever.
+    """
+
+    def __init__(self) -> None:
+        self.renew()
+        self._forking = threading.local()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._hold, after_in_parent=self._let_go, after_in_child=self.renew
+            )
+
+    def renew(self) -> None:
+        """Have a lock that nobody holds."""
+        self.lock = threading.RLock()  # a handler of a signal may log in the middle of a line
+
+    def _hold(self) -> None:
+        # Who does not read what a thread writes must not keep the process from forking.
+        self._forking.is_held = self.lock.acquire(timeout=_FORK_SECONDS)
+
+    def _let_go(self) -> None:
+        if self._forking.is_held:
+            self.lock.release()
+
+
+_stream = _Stream()
+
+
 def mark_lines() -> None:
     """Mark from now on what is shown, for a supervisor: the registry has it already."""
     _Console.mark = _MARK
@@ -260,15 +293,20 @@ def _show(run: RunContext | None, logger: str, level: int, message: str, created
             line = f"{_COLOURS[level]}{line}{_RESET}"
         if _Console.mark:
             line = _Console.mark + line.replace("\n", f"\n{_Console.mark}")
-        try:
-            stream.write(line + "\n")
-        except UnicodeEncodeError:
-            encoding = stream.encoding or "ascii"
-            stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        if not getattr(stream, "line_buffering", False):
-            stream.flush()
+        with _stream.lock:
+            _write_line(stream, line)
     except Exception:  # noqa: BLE001 - a stream of the program's own raises what it likes
         return
+
+
+def _write_line(stream: TextIO, line: str) -> None:
+    try:
+        stream.write(line + "\n")
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    if not getattr(stream, "line_buffering", False):
+        stream.flush()
 
 
 def _keep(run: RunContext, logger: str, level: int, message: str, created: float) -> None:

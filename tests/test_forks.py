@@ -233,3 +233,44 @@ def test_a_child_ends_though_another_thread_was_writing_when_it_was_forked(start
         stderr=subprocess.DEVNULL,
     )
     assert program.end() == "0\n"
+
+
+def test_a_child_logs_though_another_thread_was_logging_when_it_was_forked(start_python):
+    program = start_python(
+        """
+        import os, signal, sys, threading
+        from prefectlite import flow, get_run_logger
+
+        class Stream:
+            def __init__(self):
+                self.lock, self.is_inside = threading.Lock(), threading.Event()
+                self.is_forked = threading.Event()
+
+            def write(self, text):
+                with self.lock:
+                    if "by a thread" in text:
+                        self.is_inside.set()
+                        self.is_forked.wait(0.3)  # a fork waits for this line, so that it is in vain
+
+            def flush(self): ...
+
+        @flow
+        def logs_and_forks():
+            logger = get_run_logger()
+            thread = threading.Thread(target=logger.info, args=("by a thread",))
+            thread.start()
+            sys.stderr.is_inside.wait()
+            pid = os.fork()
+            if not pid:
+                signal.alarm(20)
+                logger.info("by a child")
+                os._exit(7)
+            sys.stderr.is_forked.set()
+            thread.join()
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        sys.stderr = Stream()
+        print(logs_and_forks())
+        """
+    )
+    assert program.end() == "7\n"
