@@ -51,7 +51,9 @@ class FlowRunContext:
         has_ended: Whether the engine has given up waiting for it; no new task may start.
         may_have_orphans: Whether a thread was abandoned, a process killed, or an end not recorded in
             it: runs may be left unfinished on record.
-        is_cancelled: Whether its code was interrupted because it is being cancelled.
+        is_cancelled: Whether it is being cancelled, and its code interrupted for that.
+        interrupted_at: When its code was last interrupted for that, by ``clock.monotonic``; None
+            before, and where another thread did it.
         is_watched: Whether this process looks after its state on record, and settles its holds.
         holds: What waits for the end of a pause.
         loop_call: Where its code is awaited, while it is.
@@ -72,6 +74,7 @@ class FlowRunContext:
     has_ended: bool = False
     may_have_orphans: bool = False
     is_cancelled: bool = False
+    interrupted_at: float | None = None
     is_watched: bool = False
     holds: set[Hold] = field(default_factory=set)
     loop_call: LoopCall | None = None

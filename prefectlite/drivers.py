@@ -28,6 +28,7 @@ from prefectlite.interruptions import (
     in_main_thread,
     sleep,
     waits,
+    watch,
 )
 from prefectlite.latches import Latch, settled
 from prefectlite.options import Function, Kind
@@ -244,7 +245,7 @@ async def adrive(steps: Steps[T], *, error: BaseException | None = None) -> T:
 async def _aperform(effect: Effect) -> object:
     if isinstance(effect, Call):
         return await _acall(effect)
-    with _on_loop(effect.context):
+    with _on_loop(effect.context, is_engine=True):
         await _apause(effect)
     return None
 
@@ -266,8 +267,12 @@ async def _apause(effect: Sleep | Wait) -> None:
 
 
 @contextmanager
-def _on_loop(context: RunContext | None) -> Iterator[None]:
-    """Note where a flow run is awaited, so that it can be cancelled there."""
+def _on_loop(context: RunContext | None, *, is_engine: bool = False) -> Iterator[None]:
+    """Note where a flow run is awaited, so that it can be cancelled there.
+
+    Args:
+        is_engine: Whether it is the engine that awaits, and no code of the user's.
+    """
     # One that pauses itself waits inside its own call, perhaps in another task of the loop.
     if not isinstance(context, FlowRunContext) or context.loop_call is not None:
         yield
@@ -277,7 +282,10 @@ def _on_loop(context: RunContext | None) -> Iterator[None]:
     this = asyncio.current_task()
     context.loop_call = None if this is None else (asyncio.get_running_loop(), this)
     if context.is_cancelled and this is not None:  # it was, before there was anything to cancel
-        this.cancel()
+        if is_engine:
+            this.cancel()
+        else:
+            watch.stir()
     try:
         yield
     finally:

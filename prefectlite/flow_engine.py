@@ -34,6 +34,7 @@ from prefectlite.drivers import (
     perform_here,
 )
 from prefectlite.errors import (
+    FlowRunNotRunningError,
     ParameterTypeError,
     ResultNotStoredError,
     StateConflictError,
@@ -58,7 +59,7 @@ from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_LOGGING_LOG_PRINTS, PREFECTLITE_REGISTRY
 from prefectlite.states import Pending, Running, State, StateType, Tally
-from prefectlite.stops import Watched
+from prefectlite.stops import Watched, interruption, is_cancelled, refuse_in_cancelled
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
 # What tasks may take to end when their flow run ends around them.
@@ -157,8 +158,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
         logs.set_up()
         follow_threads()
     else:
-        yield from hold_while_paused(request.parent)
-        check_open(request.parent)
+        yield from _hold_until_it_may_begin(request.parent)
     inputs = yield from wait_for_inputs(request.args, request.kwargs, request.wait_for)
     request.args, request.kwargs = inputs
     context, error = _create(request)
@@ -177,7 +177,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
         watched.disarm()  # hooks are user code, too
         received = request.signals.received if request.signals else None
         ended = _finish(request, context, interrupted_state(context, received or interruption))
-        if not context.is_cancelled or is_terminating():
+        if not context.is_cancelled or is_cancelled(context.parent) or is_terminating():
             raise
         _settle_loop(interruption)
         return ended
@@ -185,6 +185,16 @@ def _steps(request: FlowRequest) -> Steps[State]:
         watched.end()
         _let_go_of_runner(context)
     return _finish(request, context, state)
+
+
+def _hold_until_it_may_begin(parent: RunContext) -> Steps[None]:
+    """Begin no subflow while its parent is paused, nor once that is being cancelled or has ended."""
+    flow_run = yield from hold_while_paused(parent)
+    check_open(parent)
+    yield from refuse_in_cancelled(parent)
+    if flow_run.state.is_cancelling():
+        refusal = FlowRunNotRunningError(flow_run.id, current=flow_run.state)
+        raise (yield from interruption(refusal))
 
 
 def _settle_loop(interruption: BaseException) -> None:

@@ -282,6 +282,11 @@ def is_terminating() -> bool:
     return _main.received is not None
 
 
+def has_terminated() -> bool:
+    """Return whether a signal has ended the flow's code: what that does since is to clean up."""
+    return _main.received is not None and _main.pending is None
+
+
 def ignore_termination(*, is_ending: bool) -> None:
     """Leave SIGTERM without effect while a flow ends because it is being cancelled."""
     _main.is_ending = is_ending

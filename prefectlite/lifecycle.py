@@ -135,12 +135,12 @@ def attempts(
 
 
 def _met_cancellation(error: object, context: RunContext) -> TypeGuard[BaseException]:
-    """Return whether a flow learned that it is being cancelled from a task that could not start."""
-    if not isinstance(context, FlowRunContext) or not isinstance(error, FlowRunNotRunningError):
+    """Return whether a run ended by what could not start in it, since it is being cancelled."""
+    if not isinstance(error, FlowRunNotRunningError) or not error.current.is_cancelling():
         return False
-    is_own = error.flow_run_id == context.flow_run.id and error.current.is_cancelling()
-    context.is_cancelled = context.is_cancelled or is_own
-    return is_own
+    if isinstance(context, FlowRunContext) and error.flow_run_id == context.flow_run.id:
+        context.is_cancelled = True
+    return is_cancelled(context)
 
 
 def _met_unresumed(error: object, context: RunContext) -> bool:

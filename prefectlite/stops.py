@@ -2,26 +2,31 @@
 
 While a flow runs, the process's watch thread looks at its state on record a few times a second, and at
 once when another process pokes it. A run that is Cancelling gets ``CancelInterrupt`` raised in its
-user code, and in nothing else; its subflows and tasks end with it. Who waits for the end of a pause is
-woken. What the registry then says is the engine's affair; this module must never change a state.
+user code, and in nothing else; its subflows and tasks end with it. A call that is refused for it waits
+for that: there is one path, and the code that cleans up is not interrupted once more. Who waits for the
+end of a pause is woken. What the registry then says is the engine's affair; this module must never
+change a state.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import suppress
 from types import FrameType
 
 from prefectlite import watches
 from prefectlite.clock import monotonic
 from prefectlite.context import FlowRunContext, LoopCall, RunContext, current, enclosing
-from prefectlite.errors import PrefectLiteError
+from prefectlite.drivers import Sleep, Steps
+from prefectlite.errors import FlowRunNotRunningError, PrefectLiteError
 from prefectlite.interruptions import (
     LOOP_GRACE_SECONDS,
     CancelInterrupt,
     add_source,
     call_at,
     can_be_woken,
+    has_terminated,
     ignore_termination,
     in_main_thread,
     is_interruptible,
@@ -32,15 +37,26 @@ from prefectlite.interruptions import (
     watch,
 )
 from prefectlite.records import FlowRun
+from prefectlite.states import Cancelling
 from prefectlite.timeouts import REPEAT_SECONDS, InterruptibleThread
+
+# How often a call that was refused looks whether the flow's code was interrupted.
+_LOOK_SECONDS = 0.01
 
 
 class Watched:
-    """A flow run whose state on record is looked at until ``end``."""
+    """A flow run whose state on record is looked at until ``end``.
+
+    When its code was last interrupted is noted in the thread that it runs in, and says when to do so
+    again, by whichever way. The watch thread only says when to begin. So neither has to wait for the
+    other, and whoever is first, there is no second interruption at once.
+    """
 
     def __init__(self, context: FlowRunContext) -> None:
         self.context = context
-        self.next_at: float | None = None
+        self._ident = threading.get_ident()
+        self._first_at: float | None = None
+        self._loop_call: LoopCall | None = None
         self._thread: InterruptibleThread | None = None
         if in_main_thread():
             prepare_main_thread()
@@ -73,8 +89,10 @@ class Watched:
             How many seconds later to look again.
         """
         context = self.context
-        if context.is_cancelled:
-            return watches.TICK_SECONDS  # it was interrupted, and will be again
+        if context.is_cancelled:  # it was interrupted, and will be again
+            if context.loop_call not in (None, self._loop_call) and not is_terminating():
+                self._interrupt()  # it was not awaited before, or elsewhere
+            return watches.TICK_SECONDS
         try:
             if context.holds:
                 context.registry.change_mark()  # raises an error where the registry was deleted
@@ -112,29 +130,67 @@ class Watched:
 
     def _interrupt(self) -> None:
         at = monotonic()
-        call = self.context.loop_call
+        call = self._loop_call = self.context.loop_call
         if call is not None:
             at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
-        if self._thread is None:
-            self.next_at = at  # before the loop, which moves it, hears of this
-        if call is not None:
             with suppress(RuntimeError):  # the loop has just been closed
                 call[0].call_soon_threadsafe(self._cancel_on_loop, call)
         if self._thread is None:
+            self._first_at = at
             call_at(at, poke_main_thread)
         elif call is None:  # in another thread's loop it could hit other flows, or the loop itself
             ignore_termination(is_ending=True)
             self._thread.interrupt_at(at)
 
     def _cancel_on_loop(self, call: LoopCall) -> None:
-        """Cancel the flow's own task, where it is still awaited; again, if that is not heeded."""
-        if self.context.loop_call != call or self not in _watched:
+        """Cancel the flow's own task, where it is awaited; again, if that is not heeded."""
+        present = self.context.loop_call
+        if self not in _watched or present not in (None, call):
             return
-        ignore_termination(is_ending=True)
-        self.next_at = None if self.next_at is None else monotonic() + REPEAT_SECONDS
         loop, task = call
-        task.cancel()
-        loop.call_later(REPEAT_SECONDS, self._cancel_on_loop, call)
+        interrupted_at = self.context.interrupted_at
+        left = 0.0 if interrupted_at is None else interrupted_at + REPEAT_SECONDS - monotonic()
+        if present is None:  # between two items of a generator, say
+            left = max(left, watches.TICK_SECONDS)
+        elif left <= 0:
+            self.note_interruption()
+            task.cancel()
+            left = REPEAT_SECONDS
+        loop.call_later(left, self._cancel_on_loop, call)
+
+    def note_interruption(self) -> None:
+        """Take down that the flow's code is interrupted now; in the thread that it runs in."""
+        self.context.interrupted_at = monotonic()
+        ignore_termination(is_ending=True)
+        if self._thread is None:
+            call_at(self._repeat_at(), poke_main_thread)
+
+    def _repeat_at(self) -> float:
+        grace = 0.0 if self.context.loop_call is None else LOOP_GRACE_SECONDS
+        return (self.context.interrupted_at or monotonic()) + REPEAT_SECONDS + grace
+
+    def is_due(self) -> bool:
+        """Return whether an exception is to be raised in the main thread."""
+        if self._first_at is None:
+            return False
+        is_first = self.context.interrupted_at is None
+        return monotonic() >= (self._first_at if is_first else self._repeat_at())
+
+    def was_interrupted(self) -> bool:
+        """Return whether the flow's code was interrupted: what it does since is to clean up."""
+        if self._thread is not None and self._thread.is_interrupted:
+            return True
+        return self.context.interrupted_at is not None or has_terminated()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the flow's code runs in the caller's thread."""
+        return self._ident == threading.get_ident()
+
+    @property
+    def blocks_loop(self) -> bool:
+        """Whether nothing can interrupt the flow while the caller waits: it is on another thread's loop."""
+        return self._thread is not None and self.is_here and self.context.loop_call is not None
 
 
 _watched: list[Watched] = []
@@ -145,33 +201,73 @@ def is_only_flow(context: FlowRunContext) -> bool:
     return all(context in enclosing(watched.context) for watched in _watched.copy())
 
 
-def is_cancelled(context: RunContext) -> bool:
+def is_cancelled(context: RunContext | None) -> bool:
     """Return whether a run, or one around it, is being cancelled."""
-    return any(
-        isinstance(each, FlowRunContext) and each.is_cancelled for each in enclosing(context)
-    )
+    return _cancelled_around(context) is not None
+
+
+def _cancelled_around(context: RunContext | None) -> FlowRunContext | None:
+    while context is not None:  # without a generator: each task asks
+        if isinstance(context, FlowRunContext) and context.is_cancelled:
+            return context
+        context = context.parent
+    return None
 
 
 def _look() -> float | None:
     return min((watched.look() for watched in _watched.copy()), default=None)
 
 
+def refuse_in_cancelled(parent: RunContext) -> Steps[None]:
+    """Let nothing begin in a run that is being cancelled, as far as this process knows, or in one inside.
+
+    Raises:
+        BaseException: As ``interruption`` says.
+    """
+    flow = _cancelled_around(parent)
+    if flow is not None:
+        refusal = FlowRunNotRunningError(flow.flow_run.id, current=Cancelling())
+        raise (yield from interruption(refusal))
+
+
+def interruption(refusal: Exception) -> Steps[BaseException]:
+    """Return what is to be raised in code whose call was refused, since its flow run does not go on.
+
+    Where that is being cancelled, this waits for the interruption of the flow's code, which mostly is
+    raised in that wait. It is the refusal itself, an ordinary error, where the flow's code was
+    interrupted before and cleans up, or where this process does not look after the flow run.
+    """
+    if not isinstance(refusal, FlowRunNotRunningError) or not refusal.current.is_cancelling():
+        return refusal
+    id_ = refusal.flow_run_id
+    watched = next((each for each in _watched.copy() if each.context.flow_run.id == id_), None)
+    if watched is None or not watched.context.is_watched:
+        return refusal
+    if watched.was_interrupted():
+        # Code that goes on and calls a task again and again would hardly ever be found interruptible.
+        yield Sleep(_LOOK_SECONDS)
+        return refusal
+    watch.stir()
+    until = monotonic() + (2 * LOOP_GRACE_SECONDS if watched.blocks_loop else REPEAT_SECONDS)
+    while not watched.was_interrupted() and monotonic() < until:
+        yield Sleep(_LOOK_SECONDS)
+    if watched.is_here and not watched.was_interrupted():  # nobody can but this code itself
+        watched.context.is_cancelled = True
+        watched.note_interruption()
+    return CancelInterrupt()
+
+
 def _due_interruption(frame: FrameType | None) -> BaseException | None:
-    moment, is_due = monotonic(), False
-    for watched in _watched:
-        if watched.next_at is None:
-            continue
-        if watched.next_at > moment:
-            continue
-        if _is_inside(watched.context) and is_interruptible(frame):
-            watched.next_at = moment + REPEAT_SECONDS
-            call_at(watched.next_at, poke_main_thread)
-            ignore_termination(is_ending=True)
-            return CancelInterrupt()
-        is_due = True
-    if is_due:
+    due = [watched for watched in _watched if watched.is_due()]
+    if not due:
+        return None
+    inside = [watched for watched in due if _is_inside(watched.context)]
+    if not inside or not is_interruptible(frame):
         retry_main_thread()
-    return None
+        return None
+    for watched in inside:
+        watched.note_interruption()
+    return None if is_terminating() else CancelInterrupt()
 
 
 def _is_inside(context: FlowRunContext) -> bool:

@@ -16,7 +16,7 @@ from prefectlite.context import FlowRunContext, check_open
 from prefectlite.drivers import Perform, Steps, adrive, drive, perform_here
 from prefectlite.futures import AsyncTaskFuture, TaskFuture, block_on
 from prefectlite.inputs import find_futures, may_hold_runs, resolve, split_for_map
-from prefectlite.interruptions import AbandonedError
+from prefectlite.interruptions import AbandonedError, CancelInterrupt
 from prefectlite.latches import when_all_settled
 from prefectlite.outcomes import crashed_state
 from prefectlite.states import Pending, State
@@ -139,7 +139,7 @@ class TaskWork:
             await adrive(self._steps)
         except BaseException as raised:
             self._settle(raised)
-            if not isinstance(raised, Exception | TimeoutInterrupt):
+            if not isinstance(raised, Exception | TimeoutInterrupt | CancelInterrupt):
                 raise
         else:
             self._settle(None)

@@ -65,6 +65,7 @@ from prefectlite.options import TaskLike
 from prefectlite.outcomes import failed_state, task_state, unsettled
 from prefectlite.records import CachedResult, TaskRun
 from prefectlite.states import Cancelled, Completed, NotReady, Pending, Running, State
+from prefectlite.stops import interruption, refuse_in_cancelled
 
 
 @dataclass(slots=True, eq=False)
@@ -193,7 +194,7 @@ def task_steps(request: TaskRequest) -> Steps[State]:
         return (yield from _not_ready(request, error))
     except (FlowRunNotRunningError, FlowPauseTimeout) as error:
         end_unstarted(request, str(error))
-        raise
+        raise (yield from interruption(error)) from None
     except StateConflictError as conflict:
         state = failed_state("Task", conflict)
     except (RegistryError, GeneratorExit):
@@ -256,17 +257,19 @@ def _begin(request: TaskRequest, context: TaskRunContext) -> Steps[None]:
         (context.task_run,) = yield from create_task_runs(request.parent, [context.task_run])
         request.task_run = context.task_run
     else:
+        yield from refuse_in_cancelled(request.parent)
         take(context, Running())
 
 
 def create_task_runs(parent: RunContext, task_runs: Sequence[TaskRun]) -> Steps[Sequence[TaskRun]]:
     """Put new runs on record, once their flow run is not paused; return them as they are there."""
+    yield from refuse_in_cancelled(parent)
     while True:
         try:
             parent.registry.create_task_runs(task_runs)
         except FlowRunNotRunningError as error:
             if not error.current.is_paused():
-                raise
+                raise (yield from interruption(error)) from None
         else:
             return task_runs
         yield from hold_while_paused(parent)

@@ -164,14 +164,18 @@ add_source(_due_interruption)
 
 
 class InterruptibleThread:
-    """The thread that makes it, open to an exception from others until it is disarmed."""
+    """The thread that makes it, open to an exception from others until it is disarmed.
+
+    Attributes:
+        is_interrupted: Whether one was raised in it.
+    """
 
     def __init__(self, kind: type[BaseException] = TimeoutInterrupt) -> None:
         self._kind = kind
         self._ident = threading.get_ident()
         self._lock = _thread.allocate_lock()
         self._is_open = True
-        self._is_interrupted = False
+        self.is_interrupted = False
         self._timer: Timer | None = None
 
     def interrupt_at(self, at: float) -> None:
@@ -190,14 +194,14 @@ class InterruptibleThread:
             self._is_open = False
         if self._timer is not None:
             self._timer.cancel()
-        if self._is_interrupted:
+        if self.is_interrupted:
             raise_in_thread(self._ident, None)
 
     def _interrupt(self) -> None:
         with self._lock:
             if not self._is_open:
                 return
-            self._is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
+            self.is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
         if has_hit:
             wake(self._ident)  # who waits for the end of a pause does not look up by himself
         self.interrupt_at(monotonic() + (REPEAT_SECONDS if has_hit else RETRY_SECONDS))

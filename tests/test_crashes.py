@@ -5,6 +5,7 @@ import pytest
 
 from prefectlite import flow, task
 from prefectlite.errors import CancelledRun, CrashedRun, FlowRunNotRunningError, StateConflictError
+from prefectlite.interruptions import CancelInterrupt
 from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Cancelled, Cancelling, Completed, Crashed, Failed
 from prefectlite.task_runners import SequentialTaskRunner
@@ -155,7 +156,7 @@ def step():
 
 @pytest.mark.parametrize("way", ["call", "submit", "map"])
 def test_no_task_starts_in_a_flow_that_is_being_cancelled(registry, way):
-    started = []
+    started, told = [], []
 
     @task
     def late(x):
@@ -167,13 +168,17 @@ def test_no_task_starts_in_a_flow_that_is_being_cancelled(registry, way):
     def calls():
         step()
         move_flow_run(registry, Cancelling("enough"))
-        with pytest.raises(FlowRunNotRunningError, match="Cancelling") as caught:
+        try:
             use(1)
+        except BaseException as error:
+            told.append(type(error))
+        with pytest.raises(FlowRunNotRunningError, match="Cancelling") as caught:
+            use(2)
         raise caught.value
 
     with pytest.raises(CancelledRun, match="as it was asked to"):
         calls()
-    assert started == []
+    assert (started, told) == ([], [CancelInterrupt])
     assert flow_state(registry).name == "Cancelled"
     assert [run.task_name for run in registry.list_task_runs()] == ["step"]
 
