@@ -34,7 +34,7 @@ from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.run_filters import FlowRunFilter
-from prefectlite.settling import settle, settle_unlaunched
+from prefectlite.settling import settle, settle_unlaunched, tidy_unneeded
 from prefectlite.states import Scheduled
 
 #: What ends an agent; between two steps, never within one.
@@ -87,7 +87,7 @@ class Service:
         self._launched: set[str] = set()
         self._supervisors: set[int] = set()
         self._told: set[str] = set()
-        self._has_more = False
+        self._is_once = self._has_more = False
         self._back_off_seconds = 0.0
         self._settle_at = self._claim_at = 0.0
 
@@ -97,6 +97,7 @@ class Service:
         Raises:
             RegistryError: The registry cannot be used.
         """
+        self._is_once = True
         while self._round() <= 0 and self._has_more:
             continue
         told_at = monotonic() + _FIRST_BACK_OFF_SECONDS * 3
@@ -294,7 +295,8 @@ class Service:
             self._taken.insert(0, flow_run)
             seconds = self._back_off()
             self._claim_at = monotonic() + seconds
-            self._tell(f"{error}; trying again in {duration_text(seconds)}")
+            again = f"trying again in {duration_text(seconds)}"
+            self._tell(f"{error}; {'it is left to the next agent' if self._is_once else again}")
             self._release(str(error))
         else:
             self._launched.add(launched.id)
@@ -324,6 +326,7 @@ def living_agents(registry: Registry, open_to_write: Callable[[], Registry]) -> 
             continue
         with suppress(RegistryError):
             open_to_write().deployments.delete_agent(agent.id)
+            tidy_unneeded(registry, [agent.process])
     return living
 
 

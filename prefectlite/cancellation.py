@@ -23,9 +23,9 @@ from prefectlite.errors import (
 )
 from prefectlite.exits import killed_message
 from prefectlite.infrastructure import DEFAULT_TYPE, load_infrastructure
-from prefectlite.liveness import is_alive, record_dead
+from prefectlite.liveness import is_alive, record_dead, tidy
 from prefectlite.process_trees import end_tree, send
-from prefectlite.records import FlowRun
+from prefectlite.records import FlowRun, ProcessIdentity
 from prefectlite.registry import Registry
 from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settling import settle
@@ -233,8 +233,18 @@ class Enforcement:
                 else:
                     settle(self._registry, lambda: self._registry)
         elif flow_run.process is not None:
-            # SIGCONT, because a stopped process handles no signal.
-            send(flow_run.process, signal.SIGTERM, signal.SIGCONT)
+            send(flow_run.process, signal.SIGCONT)  # one that is stopped handles no signal
+            self._signal(flow_run.process, signal.SIGTERM)
+
+    def _signal(self, process: ProcessIdentity, number: signal.Signals) -> bool:
+        """Signal a process while its run cannot end; return False where that has ended already.
+
+        Nobody supervises it: after its flow it may go on with a program of the user's, for which no
+        signal is meant. One that comes before the end is the flow's, see ``lifecycle.finish``.
+        """
+        return self._registry.launches.while_cancelling(
+            self._flow_run_id, lambda: send(process, number)
+        )
 
     def _kill(self, flow_run: FlowRun) -> None:
         """Kill what did not end in time, and record it."""
@@ -242,6 +252,8 @@ class Enforcement:
         if owner is None:
             self._is_told = False  # what it runs in is told again
             raise InfrastructureError(f"flow run {flow_run.name!r} does not end")
+        if flow_run.supervisor is None and not self._signal(owner, signal.SIGSTOP):
+            return
         swept = end_tree(owner)
         if swept.survivors:
             pids = ",".join(map(str, swept.survivors))
@@ -262,6 +274,7 @@ class Enforcement:
                     self._mark(run, told)
                 else:
                     record_dead(registry, run, told)
+        tidy(owner)
 
     def _mark(self, flow_run: FlowRun, told: str) -> None:
         try:

@@ -119,8 +119,8 @@ async def arun_flow(request: FlowRequest) -> State:
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
 
     def deliver() -> None:
-        signals.settle()
-        if this is not None:
+        if signals.received is not None and this is not None:  # else it was taken back
+            signals.settle()
             this.cancel()
 
     signals = Signals(lambda: loop.call_soon_threadsafe(deliver))

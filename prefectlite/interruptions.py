@@ -292,6 +292,12 @@ def ignore_termination(*, is_ending: bool) -> None:
     _main.is_ending = is_ending
 
 
+def forget_termination() -> None:
+    """Take back a SIGTERM that nothing has been interrupted by yet: it was for a flow that has ended."""
+    if _main.pending is not None and _main.pending[1] is signal.SIGTERM:
+        _main.pending = _main.received = None
+
+
 def poke_main_thread() -> None:
     """Have the main thread look for what is due, now."""
     _main.is_poked = True

@@ -2,8 +2,9 @@
 
 ``registry check`` and ``registry prune`` ask. Whoever deletes a run or a block removes its files, too;
 what is left over is of one that was killed in between, or of a registry that was restored from a
-backup. Only the files of secrets that a registry has itself listed are ever removed here. Stored results
-are only counted: several registries may share a home folder, and no file tells whose it is.
+backup. Of the files of secrets only those that a registry has itself listed are ever removed here. Stored
+results are only counted: several registries may share a home folder, and no file tells whose it is. What
+was left by processes that were killed is told by its lock, which is free.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from prefectlite.block_documents import remove_unused_secrets
+from prefectlite.clock import now
 from prefectlite.errors import PrefectLiteError
+from prefectlite.liveness import free_locks
 from prefectlite.registry import Registry
 from prefectlite.registry_parts import BlockRegistry, UpkeepRegistry
-from prefectlite.results import results_folder
+from prefectlite.results import results_folder, unfinished_results
 from prefectlite.secret_files import secrets_folder
 from prefectlite.settings import PREFECTLITE_HOME
 from prefectlite.upkeep_records import Fault
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# A file is made first and locked then; a process that slept in between is known to live all the same,
+# by its start (``liveness.is_alive``), and is told that its result could not be stored.
+_YOUNG_SECONDS = 600.0
 
 
 def leftover_secrets(upkeep: UpkeepRegistry, blocks: BlockRegistry) -> list[str]:
@@ -52,6 +58,30 @@ def other_results_size(upkeep: UpkeepRegistry) -> tuple[int, int]:
     known = upkeep.known_runs({id_ for id_, _ in files})
     sizes = [size for id_, size in files if id_ not in known]
     return len(sizes), sum(sizes)
+
+
+def remove_files_of_the_dead(registry: Registry) -> int:
+    """Remove locks of dead processes that no run needs, and results that were never finished.
+
+    Returns:
+        How many files are gone.
+    """
+    if not _is_at_home(registry.upkeep):
+        return 0
+    before = now().timestamp() - _YOUNG_SECONDS
+    locks = free_locks(before=before)
+    # After the locks: who is dead by then puts nothing more on record.
+    begun, agents = registry.list_begun_flow_runs(), registry.deployments.list_agents()
+    needed = {agent.process for agent in agents}
+    needed |= {one for run in begun for one in (run.process, run.launcher) if one is not None}
+    for process in needed:
+        locks.pop(process.token, None)
+    removed = 0
+    for path in [*locks.values(), *unfinished_results(before=before)]:
+        with suppress(OSError):  # another user's; or somebody else was first
+            path.unlink()
+            removed += 1
+    return removed
 
 
 def missing_secrets(blocks: BlockRegistry) -> list[Fault]:

@@ -33,6 +33,7 @@ from prefectlite.interruptions import (
     TerminationSignal,
     acquire,
     calls_user_code,
+    forget_termination,
 )
 from prefectlite.latches import aside
 from prefectlite.liveness import own_identity
@@ -257,6 +258,9 @@ def finish(context: RunContext, state: State) -> State:
                 state = _after_cancelling(state)
             elif not may_follow(current, state):
                 raise
+    if is_cancelling and isinstance(context, FlowRunContext) and is_only_flow(context):
+        # Who cancels it may have sent one, just before its end; what follows is not the run's.
+        forget_termination()
     level = logging.INFO if state.is_completed() else logging.ERROR
     logs.record(context, level, f"Finished in state {state}")
     return state

@@ -79,9 +79,13 @@ def own_identity() -> ProcessIdentity:
 
 def _lock_path(token: str) -> Path | None:
     try:
-        return PREFECTLITE_HOME.value() / "processes" / f"{token}.lock"
+        return _locks_folder() / f"{token}.lock"
     except SettingError:  # nobody's home
         return None
+
+
+def _locks_folder() -> Path:
+    return PREFECTLITE_HOME.value() / "processes"
 
 
 def _locked(path: Path) -> int | None:
@@ -154,10 +158,12 @@ def is_reachable(identity: ProcessIdentity) -> bool:
 
 
 def _is_locked(identity: ProcessIdentity) -> bool | None:
-    if identity.lock_path is None:
-        return None
+    return None if identity.lock_path is None else _is_file_locked(identity.lock_path)
+
+
+def _is_file_locked(path: str) -> bool | None:
     try:
-        descriptor = os.open(identity.lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:  # tidied up, another user's, or in another container's filesystem
         return None
     try:
@@ -190,6 +196,24 @@ def tidy(identity: ProcessIdentity) -> None:
     if _is_named(identity) and identity.lock_path is not None:
         with suppress(OSError):
             os.unlink(identity.lock_path)  # noqa: PTH108 - pathlib would tell no more
+
+
+def free_locks(*, before: float) -> dict[str, Path]:
+    """Return the locks that are left of dead processes, by the token of each.
+
+    Args:
+        before: Only of those that are older than this POSIX timestamp.
+    """
+    # Its own is not looked at: that would let go of it, see ``_Own.descriptor``.
+    own_token = None if _own.identity is None else _own.identity.token
+    found = {}
+    with suppress(OSError):
+        for path in _locks_folder().glob(f"{'[0-9a-f]' * 32}.lock"):
+            with suppress(FileNotFoundError):  # it has just ended
+                is_old = path.lstat().st_mtime < before
+                if is_old and path.stem != own_token and _is_file_locked(str(path)) is False:
+                    found[path.stem] = path
+    return found
 
 
 def start_ticks(pid: int) -> int | None:

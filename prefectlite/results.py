@@ -18,11 +18,13 @@ Nothing here touches the registry.
 from __future__ import annotations
 
 import enum
+import fcntl
 import hashlib
 import os
 import pickle
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,8 +84,7 @@ def store_result(key: str, value: object) -> None:
     try:
         _make_folder(path.parent)
         try:
-            _write(part, _MAGIC + hashlib.sha256(payload).digest() + payload)
-            part.replace(path)
+            _write(path, part, _MAGIC + hashlib.sha256(payload).digest() + payload)
         except BaseException:  # a timeout or a cancellation may fall into a long write
             part.unlink(missing_ok=True)
             raise
@@ -144,6 +145,18 @@ def delete_results(keys: Iterable[str]) -> None:
             f"{problem.filename} cannot be deleted: {problem.strerror}",
             hint="its run is off the record; delete the file, too, when the disk lets you",
         )
+
+
+def unfinished_results(*, before: float) -> list[Path]:
+    """Return the files that whoever wrote them was killed over.
+
+    Args:
+        before: Only those that are older than this POSIX timestamp.
+    """
+    with suppress(OSError):
+        parts = results_folder().glob(f".[0-9a-f]*.{'[0-9a-f]' * 16}")
+        return [part for part in parts if _is_abandoned(part, before)]
+    return []
 
 
 def task_input_hash(context: _HasTask, parameters: Mapping[str, object]) -> str | None:
@@ -208,10 +221,33 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def _write(path: Path, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+def _write(path: Path, part: Path, content: bytes) -> None:
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(OSError):  # the filesystem has no locks
+            # Held until it has its name: what has none and is free was left by who was killed.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(content)
+        part.replace(path)
+    finally:
+        os.close(descriptor)
+
+
+def _is_abandoned(part: Path, before: float) -> bool:
+    try:
+        if part.lstat().st_mtime >= before:
+            return False
+        descriptor = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # it has its name now, or is another user's
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -128,11 +128,16 @@ def wait_for_supervisor(flow_run: FlowRun, *, seconds: float = _ENDING_SECONDS) 
         time.sleep(_LOOK_SECONDS)
 
 
-def _tidy(registry: Registry, dead: Sequence[FlowRun]) -> None:
-    """Remove the locks of dead processes that no run needs any more."""
-    needed = {run.process for run in registry.list_begun_flow_runs()}
-    for process in {run.process for run in dead} - needed:
-        if process is not None:
+def _tidy(registry: Registry, ended: Sequence[FlowRun]) -> None:
+    tidy_unneeded(registry, [process for run in ended for process in (run.process, run.launcher)])
+
+
+def tidy_unneeded(registry: Registry, processes: Iterable[ProcessIdentity | None]) -> None:
+    """Remove the locks of those processes that are dead and that no run needs any more."""
+    begun = registry.list_begun_flow_runs()
+    needed = {process for run in begun for process in (run.process, run.launcher)}
+    for process in {*processes} - needed:
+        if process is not None and is_alive(process) is False:
             tidy(process)
 
 
@@ -167,9 +172,27 @@ def _settle(registry: Registry, flow_run: FlowRun, *, has_supervisor: bool) -> N
     elif flow_run.supervisor is not None:
         _settle_launch(registry, flow_run, flow_run.supervisor)
     elif flow_run.process is not None:
-        record_dead(registry, flow_run)
+        _settle_called(registry, flow_run, flow_run.process)
     else:
         settle_unlaunched(registry, flow_run)
+
+
+def _settle_called(registry: Registry, flow_run: FlowRun, process: ProcessIdentity) -> None:
+    """Record the death of a process that nobody supervised.
+
+    If its run was being cancelled, what it has started is ended first, as the process itself would have
+    done; the run stays Cancelling where some of that does not die.
+    """
+    if flow_run.state.is_cancelling():
+        has_others = any(  # then nobody knows whose its children are
+            run.process == process
+            and run.parent_flow_run_id is None
+            and not run.state.is_cancelling()
+            for run in registry.list_begun_flow_runs()
+        )
+        if not has_others and end_marked(process.token).survivors:
+            return
+    record_dead(registry, flow_run)
 
 
 def _settle_folders(
@@ -192,7 +215,7 @@ def _settle_folders(
         try:
             flow_run = registry.find_flow_run(folder.flow_run_id)
         except NotFoundError:
-            end_marked(supervisor.token)
+            _swept(folder, supervisor.token)
             folder.remove()
         else:
             _settle_launch(registry, flow_run, supervisor)
@@ -269,6 +292,7 @@ def record_exit(registry: Registry, flow_run: FlowRun, folder: RunFolder, exit_:
         _end(registry, flow_run, exit_, hang and hang[0])
     if not exit_.survivors:
         folder.remove()
+        _tidy(registry, [flow_run])
 
 
 def _end(
@@ -349,7 +373,7 @@ def settle_unlaunched(registry: Registry, flow_run: FlowRun) -> None:
             return
         token = folder.token()
         if token is not None:  # it may just be starting
-            end_marked(token)
+            _swept(folder, token)
         folder.remove()
     with suppress(StateConflictError):  # another process was first
         if flow_run.state.is_cancelling():

@@ -141,16 +141,13 @@ class Tree:
         # A session that we lead holds only what descends from us, and so do those made from it.
         self._owns_session = os.getsid(0) == self.pid
 
-    def make_cgroup(self) -> None:
-        """Make a control group for the engine, where we may (cgroups(7), version 2)."""
+    def choose_cgroup(self) -> None:
+        """Choose a control group for the engine, where there are any (cgroups(7), version 2)."""
         with suppress(OSError):
             own = _read("/proc/self/cgroup").decode().rpartition("0::")[2].strip().rstrip("/")
             for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
                 if ".." not in own and os.path.exists(f"{root}{own}/cgroup.procs"):
-                    path = f"{root}{own}/prefectlite-{self.pid}-{time.monotonic_ns()}"
-                    os.mkdir(path)
-                    self.cgroup = path
-                    return
+                    self.cgroup = f"{root}{own}/prefectlite-{self.pid}-{time.monotonic_ns()}"
 
     def remove_cgroup(self) -> None:
         """Remove the control group, and those that were made inside of it."""
@@ -291,7 +288,7 @@ class Supervisor:
     def start(self) -> None:
         """Say who this is, then start the engine; OSError says why it could not be."""
         tree, pipes = self._tree, {"stdout": os.pipe(), "stderr": os.pipe()}
-        tree.make_cgroup()
+        tree.choose_cgroup()
         try:
             self._output = open(f"{self._folder}/output.jsonl", "ab", buffering=0)  # noqa: SIM115 - kept open
             identity = {"pid": tree.pid, "hostname": os.uname().nodename, "cgroup": tree.cgroup}
@@ -300,6 +297,9 @@ class Supervisor:
                 identity["boot_id"] = _read("/proc/sys/kernel/random/boot_id").decode().strip()
                 identity["pid_namespace"] = os.readlink("/proc/self/ns/pid")
             _publish(f"{self._folder}/supervisor.json", identity)
+            # Only now that others know of it: else it would stay, should this process be killed.
+            with suppress(OSError):  # we may not, or there is none
+                os.mkdir(tree.cgroup or "")
             self._started_at = time.time_ns() // 1000
             outputs, bind = [end for _, end in pipes.values()], lambda: tree.bind(self._directory)
             tree.engine = _spawn(self._command, self._environment | self._token, outputs, bind)

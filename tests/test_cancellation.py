@@ -159,6 +159,7 @@ def test_what_does_not_end_in_time_is_killed_with_all_that_it_started(registry, 
     assert "it did not end within 0.3s" in ended.state.message
     assert marked(token) == []
     assert program.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+    assert not Path(run.process.lock_path).exists()
 
 
 def test_a_stopped_run_is_ended(registry, begun, stop_process):

@@ -1,6 +1,7 @@
 """Only what nothing on record can need is left over, and whose files these are is not guessed."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -11,14 +12,17 @@ from prefectlite.leftovers import (
     leftover_secrets,
     missing_secrets,
     other_results_size,
+    remove_files_of_the_dead,
     remove_leftover_secrets,
     results_size,
 )
+from prefectlite.liveness import is_alive, own_identity, record_dead
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
 from prefectlite.registry import open_registry
 from prefectlite.results import results_folder, store_result
 from prefectlite.secret_files import secrets_folder
+from prefectlite.settings import PREFECTLITE_HOME
 from prefectlite.states import Running
 
 
@@ -132,6 +136,115 @@ def test_a_block_whose_secrets_are_gone_is_named(registry):
     (fault,) = missing_secrets(registry.blocks)
     assert fault.message.startswith("the secrets of the block secret/one are gone")
     assert "prefectlite block set secret/one" in fault.hint
+
+
+@pytest.fixture
+def young_seconds(monkeypatch):
+    """From how many seconds on files are old: at once."""
+    monkeypatch.setattr(leftovers, "_YOUNG_SECONDS", -1.0)
+
+
+KILLED = """
+import sys
+from prefectlite import flow, leftovers, results
+from prefectlite.registry import open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
+
+@flow
+def waits():
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+def writes():
+    results.Path.replace = lambda *_: waits()
+    results.store_result("ab", 1)
+
+@flow
+def prunes():
+    leftovers._YOUNG_SECONDS = -1.0
+    leftovers.remove_files_of_the_dead(open_registry(PREFECTLITE_REGISTRY.value()))
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+{call}()
+"""
+
+
+@pytest.fixture
+def waiting(start_python):
+    """Start a program that waits in a flow, or in the middle of storing a result too."""
+
+    def start(call="waits"):
+        program = start_python(KILLED.format(call=call))
+        assert program.line() == "ready"
+        return program
+
+    return start
+
+
+def locks():
+    return {path.stem for path in (PREFECTLITE_HOME.value() / "processes").iterdir()}
+
+
+def parts():
+    return [name for name in names(results_folder()) if name.startswith(".ab.")]
+
+
+@pytest.mark.usefixtures("young_seconds")
+def test_the_lock_of_a_dead_process_is_removed_when_its_run_has_ended_on_record(registry, waiting):
+    living, dead, unsettled = (waiting() for _ in range(3))
+    runs = {run.process.pid: run for run in registry.list_flow_runs()}
+    dead.kill()
+    unsettled.kill()
+    record_dead(registry, runs[dead.pid])
+    assert remove_files_of_the_dead(registry) == 1
+    kept = {runs[one.pid].process.token for one in (living, unsettled)}
+    assert locks() - {own_identity().token} == kept
+    assert is_alive(runs[living.pid].process)
+    assert is_alive(runs[unsettled.pid].process) is False
+    living.kill()
+
+
+def test_who_looks_for_the_locks_of_the_dead_keeps_its_own(registry, waiting):
+    program = waiting("prunes")
+    (run,) = registry.list_flow_runs()
+    assert is_alive(replace(run.process, start_ticks=None))  # then only the lock tells
+    program.kill()
+
+
+@pytest.mark.usefixtures("young_seconds")
+def test_a_result_whose_writer_was_killed_is_removed_and_one_that_is_being_written_is_not(
+    registry, waiting
+):
+    program = waiting("writes")
+    (results_folder() / ".notes.txt").touch()
+    assert len(parts()) == 1
+    assert remove_files_of_the_dead(registry) == 0
+    assert len(parts()) == 1
+    program.kill()
+    assert remove_files_of_the_dead(registry) == 1
+    assert names(results_folder()) == [".notes.txt"]
+
+
+def test_what_was_made_just_now_is_left(registry, waiting):
+    program = waiting("writes")
+    program.kill()
+    (run,) = registry.list_flow_runs()
+    record_dead(registry, run)
+    assert remove_files_of_the_dead(registry) == 0
+    assert len(parts()) == 1
+    assert run.process.token in locks()
+
+
+@pytest.mark.usefixtures("young_seconds")
+def test_a_registry_that_is_elsewhere_removes_nothing_in_the_home_folder(
+    registry, tmp_path, waiting
+):
+    program = waiting("writes")
+    program.kill()
+    other = open_registry(f"sqlite:///{tmp_path / 'other' / 'registry.db'}")
+    assert remove_files_of_the_dead(other) == 0
+    assert len(parts()) == 1
 
 
 def test_the_size_of_stored_results_is_that_of_all_of_them(registry, stored):

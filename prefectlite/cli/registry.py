@@ -233,8 +233,9 @@ def prune(
 
     Subflow runs go, and stay, with the run that called them: the conditions are asked of that one, and
     all of them must have ended so long ago. Runs that have not ended are never deleted. A task whose
-    cached result is deleted runs again. Files of secrets that no block needs are removed, too. A run of
-    many task runs is deleted in parts: who interrupts that, and is told so, says it again.
+    cached result is deleted runs again. Files of secrets that no block needs are removed, too, and those
+    that killed processes have left. A run of many task runs is deleted in parts: who interrupts that,
+    and is told so, says it again.
 
     Others go on writing meanwhile. The space is used again by later runs; --vacuum makes the file
     smaller.
@@ -243,7 +244,11 @@ def prune(
         prefectlite registry prune --older-than 30d --dry-run
         prefectlite registry prune --older-than 90d --state completed --keep 10
     """
-    from prefectlite.leftovers import leftover_secrets, remove_leftover_secrets
+    from prefectlite.leftovers import (
+        leftover_secrets,
+        remove_files_of_the_dead,
+        remove_leftover_secrets,
+    )
 
     if older_than is None and not keep:
         raise UsageError("which flow runs?", hint="say --older-than 30d, or --keep N, or both")
@@ -262,9 +267,12 @@ def prune(
         _check_vacuum(registry)
     task_runs = _delete(registry, flow_runs)
     files = remove_leftover_secrets(registry, secrets)
+    left = remove_files_of_the_dead(registry)
     registry.upkeep.forget_lost_results()
     if files:
         console.say(f"Removed files of secrets that no block needed: {files}")
+    if left:
+        console.say(f"Removed files that killed processes had left: {left}")
     if vacuum:
         _give_back_space(registry)
     elif (free_bytes := registry.upkeep.storage().free_bytes) > _MENTIONED_BYTES:

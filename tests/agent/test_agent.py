@@ -154,6 +154,7 @@ def test_a_run_that_cannot_be_started_is_scheduled_again_and_begins_later(site):
     runs = [site.add(seconds=2), site.add()]
     told = site.agent_once(exit_code=5)
     assert f"flow run {runs[0].name!r} could not be started: " in told
+    assert ("; it is left to the next agent" in told, "trying again" in told) == (True, False)
     for run in runs:
         found = site.find(run)
         assert (found.state.name, found.launcher, found.agent_name) == ("Scheduled", None, None)

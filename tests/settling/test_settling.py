@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -112,13 +113,14 @@ def test_what_a_run_that_has_ended_leaves_is_ended_though_its_supervisor_is_dead
 @pytest.mark.parametrize("is_supervised", [True, False])
 def test_of_a_run_that_was_deleted_meanwhile_nothing_is_left(runs, is_supervised):
     run = runs.launch("leaves()")
-    pids = runs.told()
+    pids, cgroup = runs.told(), RunFolder.of(run.supervisor).cgroup()
     runs.registry.upkeep.delete_flow_runs([run.id], Deleted())
     os.kill(run.process.pid if is_supervised else run.supervisor.pid, signal.SIGKILL)
     runs.await_end(run.supervisor.pid)
     runs.settle()
     assert runs.are_gone(*pids)
     assert [*run_folders()] == []
+    assert cgroup is None or not Path(cgroup).exists()
     assert runs.registry.list_flow_runs() == []
 
 

@@ -1,7 +1,9 @@
 """What becomes of runs whose launcher died, before it had started them or had said so."""
 
 import os
+import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +102,17 @@ def test_a_run_whose_launcher_died_before_it_said_so_is_adopted(runs, killed_lau
     runs.go_on()
     runs.await_removal()
     assert runs.state_name(run) == "Completed"
+
+
+def test_a_run_whose_launcher_and_supervisor_died_leaves_nothing_and_is_others(
+    runs, killed_launcher
+):
+    run = killed_launcher("it runs", queue="q", command=["sleep", "50"])
+    (folder,) = run_folders(run.id)
+    cgroup = folder.cgroup()
+    os.kill(folder.supervisor().pid, signal.SIGKILL)
+    runs.await_end(folder.supervisor().pid)
+    runs.settle()
+    assert runs.state_name(run) == "Scheduled"
+    assert [*run_folders(run.id)] == []
+    assert cgroup is None or not Path(cgroup).exists()

@@ -1,5 +1,6 @@
 """A supervisor where the machine is against it: an early signal, a full disk, a refused signal."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -113,3 +114,27 @@ def test_an_engine_that_cannot_be_killed_is_named_as_a_survivor(supervise, power
     assert (report["reason"], report["exit_code"], report["signal"]) == ("killed", None, None)
     assert "SIGKILL did not end" in report["message"]
     assert code == 137
+
+
+@pytest.fixture
+def cgroups(supervise):
+    """The folder in which a supervisor makes control groups."""
+    run = supervise()
+    run.end()
+    cgroup = json.loads((run.folder / "supervisor.json").read_text(encoding="utf-8"))["cgroup"]
+    try:
+        Path(cgroup or "").mkdir()
+    except OSError as error:
+        pytest.skip(f"NOT TESTED: there are no control groups that this user may make: {error}")
+    Path(cgroup).rmdir()
+    return Path(cgroup).parent
+
+
+def test_a_control_group_is_made_only_when_others_know_of_it(cgroups, supervise, tmp_path):
+    # It stops where it would say who it is: nobody reads what it writes to.
+    prefix = ["/bin/sh", "-c", f'mkfifo {tmp_path}/run-1/supervisor.json.tmp; exec "$@"', "sh"]
+    run = supervise("", {"prefix": prefix}).has("output.jsonl")
+    made = [*cgroups.glob(f"prefectlite-{run.process.pid}-*")]
+    for group in made:
+        group.rmdir()
+    assert made == []

@@ -1,0 +1,68 @@
+"""A signal of a cancellation is for the flow, and for nothing that its process does afterwards."""
+
+from dataclasses import replace
+
+import pytest
+
+from prefectlite import cancellation, liveness
+from prefectlite.cancellation import enforce_cancellation, request_cancellation
+from prefectlite.names import new_id
+from prefectlite.records import FlowRun
+from prefectlite.states import Cancelled, Running
+
+
+@pytest.mark.parametrize("grace_seconds", [60, 0], ids=["told", "killed"])
+def test_a_process_whose_flow_has_just_ended_goes_on(
+    registry, start_python, monkeypatch, grace_seconds
+):
+    program = start_python("print('ready', flush=True); input()")
+    assert program.line() == "ready"
+    identity = replace(
+        liveness.own_identity(),
+        token="t",
+        pid=program.pid,
+        start_ticks=liveness.start_ticks(program.pid),
+        lock_path=None,
+    )
+    run = FlowRun(id=new_id(), name="n", flow_name="f", state=Running(), process=identity)
+    registry.create_flow_run(run)
+    asked = request_cancellation(registry, run, grace_seconds=grace_seconds)
+
+    def ends(registry, flow_run):
+        registry.change_state(flow_run, Cancelled())
+        return False
+
+    monkeypatch.setattr(cancellation, "_HEED_SECONDS", 0.0)
+    monkeypatch.setattr(cancellation, "_has_others", ends)  # asked for right before it is signalled
+    assert enforce_cancellation(registry, asked).state.name == "Cancelled"
+    program.tell()
+    program.end()
+
+
+#: Is cancelled, and told so, when its flow has come to its end and is about to say so on record.
+TOO_LATE = """
+import os, signal
+from prefectlite import flow, lifecycle
+from prefectlite.cancellation import request_cancellation
+
+def told_before(context, state):
+    lifecycle.take = take
+    request_cancellation(context.registry, context.flow_run)
+    os.kill(os.getpid(), signal.SIGTERM)
+    take(context, state)
+
+@flow
+def runs():
+    return 1
+
+take, lifecycle.take = lifecycle.take, told_before
+print(runs(return_state=True).message)
+"""
+
+
+def test_sigterm_that_comes_in_the_last_step_of_a_cancelled_flow_ends_nothing_after_it(
+    start_python,
+):
+    program = start_python(TOO_LATE)
+    assert "before its cancellation reached it" in program.line()
+    program.end()
