@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import stat
 import subprocess
 import sys
@@ -181,8 +182,15 @@ def answer(home):
         shown += Path(f"/proc/{process.pid}/cmdline").read_bytes()
         os.write(controller, keys)
         try:
-            while data := os.read(controller, 1000):
-                shown += data
+            while True:
+                if not select.select([controller], [], [], 5)[0]:
+                    # A Ctrl-C between the question and the read is Python's to see after the read:
+                    # a person presses it again.
+                    os.write(controller, keys)
+                elif data := os.read(controller, 1000):
+                    shown += data
+                else:
+                    break
         except OSError:  # it has ended
             pass
         return process.wait(DEADLINE_SECONDS), shown.decode()

@@ -13,7 +13,7 @@ from time import monotonic
 
 from tests.planted.planting import Bug, bugs, copy_tree, escaped
 
-_EPILOG = "example: python -m tests.planted faults 'write gate'"
+_EPILOG = "example: python -m tests.planted disk 'write gate'"
 
 
 def main() -> int:
