@@ -9,10 +9,12 @@ from prefectlite.daemon_threads import start_daemon_thread
 
 #: The thread gets the interpreter when the program gives it away, and not before.
 STARTS_AND_ENDS = """
-import os, sys
+import atexit, sys
+begun = []
+atexit.register(lambda: print(begun))  # what is registered first is called last
 from prefectlite.daemon_threads import start_daemon_thread
 sys.setswitchinterval(1000)
-start_daemon_thread(lambda: os.write(1, b"begun"))
+start_daemon_thread(lambda: begun.append("a thread"))
 """
 
 FORKS = """
@@ -28,7 +30,7 @@ if pid:
 
 
 def test_a_process_does_not_end_before_a_thread_that_it_started_has_begun(start_python):
-    assert start_python(STARTS_AND_ENDS).end() == "begun"
+    assert start_python(STARTS_AND_ENDS).end() == "['a thread']\n"
 
 
 def test_a_forked_child_does_not_wait_for_threads_of_its_parent(start_python):
