@@ -33,11 +33,8 @@ PLANS = {
     },
     "agent-launching": {
         "agent": "serving",
-        "starts": [
-            {"name": "a", "how": "deployed", "flow": "steps"},
-            {"name": "b", "how": "deployed", "flow": "steps"},
-        ],
-        "kills": [{"kind": "agent", "when": "PENDING"}],
+        "starts": [{"name": name, "how": "deployed", "flow": "steps"} for name in "abcd"],
+        "kills": [{"kind": "agent", "when": "supervisor"}],  # then it launches the others
     },
     "everything": {
         "agent": "serving",

@@ -151,7 +151,8 @@ def test_no_argument_of_the_holder_is_told_which_could_be_a_secret(start_python,
     holder.line()
     with pytest.raises(RegistryLockTimeoutError) as caught:
         flow(lambda: None)()
-    assert str(caught.value).endswith(f"process {holder.pid} (python -W error)")
+    program = Path(sys.executable).name
+    assert str(caught.value).endswith(f"process {holder.pid} ({program} -W error)")
     holder.tell()
     holder.line()
 
