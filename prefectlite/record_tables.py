@@ -298,4 +298,6 @@ def _csv(value: object) -> object:
     value = _json(value)
     if isinstance(value, tuple):
         return ",".join(value)
+    if isinstance(value, float):  # seconds: sort(1) and bc(1) know no 8e-05
+        return f"{value:.6f}"
     return console.json_text(value) if isinstance(value, dict | bool) else value

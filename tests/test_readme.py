@@ -24,7 +24,7 @@ _VARIES = [
     (r"\b[0-9a-f]{8}\b", "ID"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "MOMENT"),
     (r"\d\d:\d\d:\d\d\.\d{3}", "TIME"),
-    (r"\b\d\.\d+(e-05)?$", "SECONDS"),
+    (r"\b\d\.\d{6}$", "SECONDS"),
     (r"\S+:\d{2,}$", "HOST:PID"),
     (r"^Wrote /.*/(?=\.local)", "Wrote HOME/"),
 ]

@@ -116,7 +116,7 @@ def test_csv_and_json_columns_have_raw_values(run, seeds):
     names = "name,started,duration,tags,parameters,queue,attempts"
     started, seconds = flow_run.started_at.isoformat(), flow_run.duration_seconds
     (_, row) = csv.reader(io.StringIO(run(f"flow-run ls --format csv --columns {names}").stdout))
-    assert row == ["a,b", started, str(seconds), "x,y", '{"k": "say \\"hi\\""}', "", "1"]
+    assert row == ["a,b", started, f"{seconds:.6f}", "x,y", '{"k": "say \\"hi\\""}', "", "1"]
     (document,) = json.loads(run(f"flow-run ls --json --columns {names}").stdout)
     parameters = {"k": 'say "hi"'}
     assert [*document.values()] == ["a,b", started, seconds, ["x", "y"], parameters, None, 1]

@@ -295,11 +295,14 @@ from prefectlite import flow
 @flow(flow_run_name="victim")
 def stubborn():
     print("in", flush=True)
-    while not Path("end").exists():
+    is_over = False
+    while not is_over:
         try:
-            threading.Event().wait(0.05)
-        except BaseException as error:
-            print(type(error).__name__, flush=True)
+            while not is_over:  # hardly a bytecode is outside of it
+                threading.Event().wait(0.05)
+                is_over = Path("end").exists()
+        except BaseException:
+            continue
 
 stubborn()
 """
