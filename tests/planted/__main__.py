@@ -49,11 +49,13 @@ def _plant_all(chosen: list[Bug], jobs: int) -> int:
             started, tree = monotonic(), trees.get()
             try:
                 bug.plant(tree)
-                problem = escaped(bug, tree)
-            except ValueError as error:
+                try:
+                    problem = escaped(bug, tree)
+                finally:
+                    bug.pull(tree)
+            except (OSError, ValueError) as error:  # its file is gone, or says something else
                 problem = str(error)
             finally:
-                bug.pull(tree)
                 trees.put(tree)
             outcome = f"NOT CAUGHT: {problem}" if problem else "caught"
             seconds = f"{monotonic() - started:.0f} s"

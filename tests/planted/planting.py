@@ -19,7 +19,7 @@ SOURCES = Path(__file__).parents[2]
 # Of what a checkout may hold besides the tree: nothing that tests need.
 _NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "build", "dist")
 _LIMIT_SECONDS = 300.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+_FAILED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +73,13 @@ def bugs(words: Iterable[str] = ()) -> list[Bug]:
         for path in sorted((Path(__file__).parent / "bugs").glob("*.toml"))
         for entry in tomllib.loads(path.read_text(encoding="utf-8"))["bug"]
     ]
+    groups = {bug.group for bug in found}
     chosen = [*words]
     return [
         bug
         for bug in found
-        if not chosen or any(word == bug.group or word in bug.name for word in chosen)
+        if not chosen
+        or any(word == bug.group or (word in bug.name and word not in groups) for word in chosen)
     ]
 
 
@@ -94,7 +96,7 @@ def escaped(bug: Bug, tree: Path) -> str:
     """
     temporary = tree.with_name("temporary")
     temporary.mkdir(exist_ok=True)
-    command = ["-m", "pytest", "-q", "-n", "0", "-m", "", "-rfE", "--tb=no", *bug.caught_by]
+    command = ["-m", "pytest", "-q", "-n", "0", "-m", "", "-rf", "--tb=no", *bug.caught_by]
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=tree,
