@@ -17,6 +17,7 @@ from prefectlite.errors import (
     ConflictError,
     InfrastructureError,
     InfrastructureNotFound,
+    RegistryLockTimeoutError,
     RunFinalError,
     StateConflictError,
     UsageError,
@@ -242,9 +243,17 @@ class Enforcement:
         Nobody supervises it: after its flow it may go on with a program of the user's, for which no
         signal is meant. One that comes before the end is the flow's, see ``lifecycle.finish``.
         """
-        return self._registry.launches.while_cancelling(
-            self._flow_run_id, lambda: send(process, number)
-        )
+        try:
+            return self._registry.launches.while_cancelling(
+                self._flow_run_id, lambda: send(process, number)
+            )
+        except RegistryLockTimeoutError:
+            # Perhaps it is that process which has the gate, and is stopped: only its end frees it. Its
+            # run cannot have ended meanwhile.
+            if not self._registry.find_flow_run(self._flow_run_id).state.is_cancelling():
+                return False
+            send(process, number)
+            return True
 
     def _kill(self, flow_run: FlowRun) -> None:
         """Kill what did not end in time, and record it."""
@@ -254,7 +263,12 @@ class Enforcement:
             raise InfrastructureError(f"flow run {flow_run.name!r} does not end")
         if flow_run.supervisor is None and not self._signal(owner, signal.SIGSTOP):
             return
-        swept = end_tree(owner)
+        try:
+            swept = end_tree(owner)
+        except BaseException:
+            with suppress(InfrastructureError):
+                send(owner, signal.SIGKILL)  # else it would stay stopped, perhaps in the write gate
+            raise
         if swept.survivors:
             pids = ",".join(map(str, swept.survivors))
             raise InfrastructureError(

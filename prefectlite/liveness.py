@@ -14,10 +14,11 @@ import mmap
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from prefectlite.clock import since_boot
+from prefectlite.clock import now, since_boot
 from prefectlite.errors import SettingError, StateConflictError
 from prefectlite.forks import here
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity, Run
@@ -237,6 +238,15 @@ def present_moment() -> tuple[int, int]:
     """
     newest = (_first_line("/proc/loadavg") or "0").split()[-1]
     return int(since_boot() * os.sysconf("SC_CLK_TCK")), int(newest)
+
+
+def tick_of(moment: datetime) -> int:
+    """Return a moment on record as the starts of processes are counted; a tick early, to be safe.
+
+    The clock may have been set since then: it is right for what that left as it was.
+    """
+    age_seconds = (now() - moment).total_seconds()
+    return int((since_boot() - age_seconds) * os.sysconf("SC_CLK_TCK")) - 1
 
 
 @cache

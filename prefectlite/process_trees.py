@@ -128,9 +128,20 @@ def end_tree(identity: ProcessIdentity) -> Swept:
     return _end(lambda: _members(identity.token, identity))
 
 
-def end_marked(token: str) -> Swept:
-    """Kill what has a token in its environment, as ``end_tree`` does."""
-    return _end(lambda: _members(token, None))
+def end_marked(token: str, *, since_tick: int = 0) -> Swept:
+    """Kill what has a token in its environment, as ``end_tree`` does.
+
+    Args:
+        token: What the environment of each has.
+        since_tick: Spare what started before, by the ticks of ``liveness.start_ticks``.
+    """
+    return _end(
+        lambda: [
+            member
+            for member in _members(token, None)
+            if (start_ticks(member.pid) or 0) >= since_tick
+        ]
+    )
 
 
 def has_descendants(supervisor: ProcessIdentity) -> bool:

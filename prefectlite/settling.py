@@ -31,6 +31,7 @@ from prefectlite.liveness import (
     record_dead,
     restart_message,
     start_ticks,
+    tick_of,
     tidy,
     was_restarted,
 )
@@ -180,17 +181,20 @@ def _settle(registry: Registry, flow_run: FlowRun, *, has_supervisor: bool) -> N
 def _settle_called(registry: Registry, flow_run: FlowRun, process: ProcessIdentity) -> None:
     """Record the death of a process that nobody supervised.
 
-    If its run was being cancelled, what it has started is ended first, as the process itself would have
-    done; the run stays Cancelling where some of that does not die.
+    If its run was being cancelled, what it has started since the run began is killed first. The run stays
+    Cancelling where some of that does not die, or cannot be seen from here.
     """
-    if flow_run.state.is_cancelling():
+    if flow_run.state.is_cancelling() and not was_restarted(process):
+        if not is_reachable(process):
+            return
         has_others = any(  # then nobody knows whose its children are
             run.process == process
             and run.parent_flow_run_id is None
             and not run.state.is_cancelling()
             for run in registry.list_begun_flow_runs()
         )
-        if not has_others and end_marked(process.token).survivors:
+        since_tick = tick_of(flow_run.started_at or flow_run.created_at)
+        if not has_others and end_marked(process.token, since_tick=since_tick).survivors:
             return
     record_dead(registry, flow_run)
 

@@ -355,7 +355,8 @@ def _found_in_cache(
     if found is None:
         return None
     try:
-        return Completed(data=load_result(found.task_run_id), name="Cached")
+        with aside():
+            return Completed(data=load_result(found.task_run_id), name="Cached")
     except ResultNotStoredError as error:
         logs.record(context, logging.WARNING, f"Not taken from the cache: {error}")
         return None
@@ -381,7 +382,8 @@ def _persisted(context: TaskRunContext, state: State) -> State:
     from prefectlite.results import store_result
 
     try:
-        store_result(context.task_run.id, state.data)
+        with aside():
+            store_result(context.task_run.id, state.data)
     except ResultNotStoredError as error:
         return failed_state("Task", error)
     return state

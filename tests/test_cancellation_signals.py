@@ -1,6 +1,8 @@
 """A signal of a cancellation is for the flow, and for nothing that its process does afterwards."""
 
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,8 @@ from prefectlite import cancellation, liveness
 from prefectlite.cancellation import enforce_cancellation, request_cancellation
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun
+from prefectlite.registry import open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Cancelled, Running
 
 
@@ -66,3 +70,48 @@ def test_sigterm_that_comes_in_the_last_step_of_a_cancelled_flow_ends_nothing_af
     program = start_python(TOO_LATE)
     assert "before its cancellation reached it" in program.line()
     program.end()
+
+
+#: Heeds no cancellation, and is stopped as who has the write gate.
+IN_THE_GATE = """
+import fcntl, os, signal, sys, threading
+from prefectlite import flow
+
+signal.alarm(50)
+
+@flow
+def stubborn():
+    print("in", flush=True)
+    is_told = False
+    while not is_told:
+        try:
+            while not is_told:
+                is_told = bool(sys.stdin.readline())
+        except BaseException:
+            continue
+    gate = os.open(sys.argv[1], os.O_RDWR)
+    fcntl.flock(gate, fcntl.LOCK_EX)
+    while True:
+        try:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        except BaseException:
+            continue
+
+stubborn()
+"""
+
+
+def test_a_process_that_is_stopped_in_the_write_gate_is_killed(
+    start_python, home, monkeypatch, until
+):
+    monkeypatch.setenv("PREFECTLITE_REGISTRY_LOCK_SECONDS", "0.3")
+    registry = open_registry(PREFECTLITE_REGISTRY.value())
+    program = start_python(IN_THE_GATE, home / "registry.lock")
+    assert program.line() == "in"
+    (run,) = registry.list_flow_runs()
+    asked = request_cancellation(registry, run, grace_seconds=0)
+    program.tell()
+    stat = Path(f"/proc/{program.pid}/stat")
+    until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "a stopped process")
+    assert enforce_cancellation(registry, asked).state.name == "Cancelled"
+    assert program.process.wait(40) == -signal.SIGKILL

@@ -18,12 +18,24 @@ from prefectlite import flow
 
 signal.alarm(50)
 
-@flow
-def leaves():
+def starts():
     command = [sys.executable, "-c", "import signal; signal.alarm(50); signal.pause()"]
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     print(subprocess.Popen(command, start_new_session=True, **quiet).pid, flush=True)
+
+@flow
+def leaves():
+    starts()
     time.sleep(50)
+
+@flow
+def first(): ...
+
+def early():
+    first()  # from here on what it starts has the mark of its process
+    starts()
+    time.sleep(0.1)  # some ticks of the clock by which processes are told apart
+    leaves()
 
 @flow
 def other():
@@ -53,6 +65,8 @@ def cancelling(registry, start_python):
     def begin(call):
         program = start_python(PROGRAM.format(call=call))
         child = int(program.line())
+        if call == "early":
+            program.line()
         (run,) = [one for one in registry.list_flow_runs() if one.flow_name == "leaves"]
         os.kill(program.pid, signal.SIGSTOP)  # or it would end itself
         request_cancellation(registry, run)
@@ -78,7 +92,9 @@ def test_a_cancelled_run_whose_process_is_killed_leaves_nothing_that_it_had_star
 def test_it_is_cancelling_as_long_as_some_of_that_does_not_die(registry, cancelling, monkeypatch):
     run, child = cancelling("leaves")
     with monkeypatch.context() as patch:
-        patch.setattr("prefectlite.settling.end_marked", lambda token: Swept(0, (child,)))
+        patch.setattr(
+            "prefectlite.settling.end_marked", lambda token, since_tick: Swept(0, (child,))
+        )
         assert state_after_settling(registry, run) == "Cancelling"
     assert state_after_settling(registry, run) == "Cancelled"
 
@@ -88,6 +104,24 @@ def test_what_another_flow_of_the_process_may_have_started_is_left(registry, can
     assert state_after_settling(registry, run) == "Cancelled"
     assert not runs.are_gone(child)
     os.kill(child, signal.SIGKILL)
+
+
+def test_what_its_program_had_started_before_the_run_began_is_left(registry, cancelling, runs):
+    run, child = cancelling("early")
+    assert state_after_settling(registry, run) == "Cancelled"
+    assert not runs.are_gone(child)
+    os.kill(child, signal.SIGKILL)
+
+
+def test_a_run_whose_processes_cannot_be_seen_from_here_stays_cancelling(
+    registry, cancelling, runs, monkeypatch
+):
+    run, child = cancelling("leaves")
+    with monkeypatch.context() as patch:
+        patch.setattr("prefectlite.settling.is_reachable", lambda identity: False)
+        assert state_after_settling(registry, run) == "Cancelling"
+        assert not runs.are_gone(child)
+    assert state_after_settling(registry, run) == "Cancelled"
 
 
 def test_of_a_killed_process_no_lock_is_left_when_its_run_is_settled(runs):
