@@ -78,8 +78,8 @@ def hold(
             elif flow.is_watched:
                 # The deadline is one of the wall clock, which may be set, or go on while the
                 # machine sleeps: it is looked at again and again.
-                seconds = look_seconds if left is None else min(left, look_seconds)
-                yield from _wait(waiting, None if left is None else seconds, context)
+                seconds = None if left is None else min(left, look_seconds)
+                yield from _wait(waiting, seconds, context)
             else:  # also in a thread that its flow has not waited for
                 yield Sleep(min(left or look_seconds, _UNWATCHED_LOOK_SECONDS), context)
         finally:

@@ -149,7 +149,11 @@ class _Timers:
         self._arrivals.put(timer)
         if self._starting.acquire(blocking=False):
             # threading.Thread.start would take locks that the interrupted code may hold.
-            start_daemon_thread(self._run)
+            try:
+                start_daemon_thread(self._run)
+            except RuntimeError:  # no thread is to be had: the next timer tries again
+                self._starting.release()
+                raise
 
     def _run(self) -> None:
         arrivals = self._arrivals

@@ -223,8 +223,9 @@ class EventFollower:
             self._flow_runs += follower.new_subflow_runs(registry)
         self._flow_runs = [follower for follower in self._flow_runs if not follower.has_ended]
         self._held.sort(key=lambda event: event.at)
-        waiting = [] if is_last else [each for each in self._held if _may_be_early(each, seen_at)]
-        due = [each for each in self._held if each not in waiting]
+        due, waiting = list[_Event](), list[_Event]()
+        for event in self._held:
+            (waiting if not is_last and _may_be_early(event, seen_at) else due).append(event)
         self._held = waiting
         return [event.line for event in due]
 

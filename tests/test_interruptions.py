@@ -428,3 +428,16 @@ def test_outside_of_the_main_thread_signals_are_not_touched():
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+def test_where_no_thread_can_be_had_for_a_timer_the_next_one_tries_again(monkeypatch):
+    def refuses(run):
+        raise RuntimeError("can't start new thread")
+
+    timers, fired = interruptions._Timers(), threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(interruptions, "start_daemon_thread", refuses)
+        with pytest.raises(RuntimeError):
+            timers.add(interruptions.Timer(0.0, lambda: None))
+    timers.add(interruptions.Timer(0.0, fired.set))
+    assert fired.wait(DEADLINE_SECONDS)

@@ -192,7 +192,7 @@ def test_a_child_that_ends_takes_nothing_from_its_parent_that_says_it_lives(star
 
 
 OUTLIVES = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from prefectlite import flow, get_run_logger, task
 
@@ -203,6 +203,7 @@ def step(): ...
 def forks():
     if not os.fork():
         try:
+            signal.alarm(60)  # the test may fail before it says go
             Path("child").write_text(str(os.getpid()))
             while not Path("go").exists():
                 time.sleep(0.01)
