@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _DEATH_SECONDS = 10.0
 # Between SIGTERM and SIGKILL, for what a cancelled flow has started; a supervisor gives as much.
 _TOLD_SECONDS = 2.0
+# For how long a process may seem to be within execve(2); one whose program hides its arguments always does.
+_EXEC_SECONDS = 0.01
 # What was killed in a control group is gone, or will not be for long.
 _CGROUP_SECONDS = 1.0
 #: Stands for the descriptor of a process where the system has none.
@@ -270,10 +272,23 @@ def _has_token(process: psutil.Process, token: str) -> bool:
     import psutil
 
     try:
-        found = process.environ().get(PREFECTLITE_RUN_TOKEN.name, "")
+        environment, until = process.environ(), monotonic() + _EXEC_SECONDS
+        may_change = True
+        while not environment and may_change:
+            may_change = _is_in_exec(process) and monotonic() < until
+            environment = process.environ()
     except (psutil.Error, OSError):  # another user's, or gone
         return False
-    return token in found.split(":")
+    return token in environment.get(PREFECTLITE_RUN_TOKEN.name, "").split(":")
+
+
+def _is_in_exec(process: psutil.Process) -> bool:
+    """Return whether a process is, as it seems, about to run another program.
+
+    For some microseconds within execve(2) it has neither arguments nor environment; a thread of the
+    kernel never has, nor a program.
+    """
+    return not process.cmdline() and bool(process.exe())
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -183,11 +183,19 @@ class ConcurrentTaskRunner(TaskRunner):
 
     @contextmanager
     def _make_room(self) -> Iterator[None]:
-        """Let one more task run while this thread waits for one, which may be in the queue."""
+        """Let one more task run while this thread waits for one, which may be in the queue.
+
+        Raises:
+            RuntimeError: It would wait for ever: no thread is left for the queue, nor to be had.
+        """
         with self._lock:
             self._room += 1
             self._see_to_queue()
+            waiting = self._room - self.max_workers
+            is_last = bool(self._queue) and not self._free and waiting >= self._threads
         try:
+            if is_last:
+                raise RuntimeError("every thread waits for a task, and no more are to be had")
             with self._aside():
                 yield
         finally:

@@ -119,27 +119,29 @@ def test_a_thread_that_was_added_while_another_waited_takes_no_more_than_it_was_
     assert has_begun.is_set()
 
 
-def test_what_is_asked_for_while_a_result_is_stored_gets_a_thread(home):
+def test_what_is_asked_for_while_an_error_is_told_gets_a_thread(home):
     @task
     def nothing(number):
         return number
 
-    class Waits:
-        def __reduce__(self):
-            return int, (nothing.submit(7).result(WAIT_SECONDS),)
+    class WaitsError(Exception):
+        def __str__(self):
+            return f"lucky {nothing.submit(7).result(WAIT_SECONDS)}"
 
-    @task(persist_result=True)
-    def gives(_):
-        return Waits()
+    @task
+    def fails():
+        raise WaitsError
 
     @flow(task_runner=ConcurrentTaskRunner(1))
     def calls():
-        return gives.submit(0).wait().name
+        return fails.submit().wait().message
 
-    assert calls() == "Completed"
+    assert "lucky 7" in calls()
 
 
-def test_where_no_more_threads_are_to_be_had_those_there_are_do_all(home, monkeypatch):
+@pytest.fixture
+def only_two_threads(monkeypatch):
+    """Let the machine have no more than two threads to give."""
     start, started = task_runners._start_thread, []
 
     def start_two(target):
@@ -149,6 +151,9 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_do_all(home, monkey
         start(target)
 
     monkeypatch.setattr(task_runners, "_start_thread", start_two)
+
+
+def test_where_no_more_threads_are_to_be_had_those_there_are_do_all(home, only_two_threads):
     meeting = threading.Barrier(2)
 
     @task
@@ -157,3 +162,27 @@ def test_where_no_more_threads_are_to_be_had_those_there_are_do_all(home, monkey
         return number
 
     assert _flow_of(meets, 20)() == [*range(20)]
+
+
+def test_where_all_threads_would_wait_for_one_that_is_not_to_be_had_who_asks_fails(
+    home, only_two_threads
+):
+    meeting = threading.Barrier(2)
+
+    @task
+    def inner(number):
+        return number
+
+    @task
+    def outer(number):
+        meeting.wait(WAIT_SECONDS)
+        return inner.submit(number).result(WAIT_SECONDS)
+
+    @flow
+    def calls():
+        states = [future.wait() for future in outer.map([0, 1])]
+        return sorted((state.name, state.message) for state in states)
+
+    (completed, _), (failed, message) = calls()
+    assert (completed, failed) == ("Completed", "Failed")
+    assert "every thread waits" in message
