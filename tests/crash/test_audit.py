@@ -68,11 +68,15 @@ def doctored(case):
         fcntl.flock(gate, fcntl.LOCK_EX)
     if "process" in case:
         environment = {name: filled(text) for name, text in case["process"].items()}
-        child = subprocess.Popen(["sleep", "60"], env={**environment, "CRASH_BENCH": other.mark + ".0."})
+        environment["CRASH_BENCH"] = other.mark + ".0."
+        child = subprocess.Popen(
+            ["cat"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child.stdin.write(b".")
+        child.stdin.flush()
+        child.stdout.read(1)  # before it runs, its environment cannot be read
     found = look(other)
     if "process" in case:
-        child.kill()
-        child.wait()
+        child.communicate()
     os.close(gate)
     return found
 
