@@ -171,10 +171,11 @@ class Watched:
 
     def is_due(self) -> bool:
         """Return whether an exception is to be raised in the main thread."""
-        if self._first_at is None:
+        if self._thread is not None:
             return False
-        is_first = self.context.interrupted_at is None
-        return monotonic() >= (self._first_at if is_first else self._repeat_at())
+        if self.context.interrupted_at is not None:  # perhaps by its own code
+            return monotonic() >= self._repeat_at()
+        return self._first_at is not None and monotonic() >= self._first_at
 
     def was_interrupted(self) -> bool:
         """Return whether the flow's code was interrupted: what it does since is to clean up."""

@@ -117,8 +117,10 @@ def test_a_flow_whose_call_is_refused_is_interrupted_once(registry, way, where):
     assert states(registry).keys() <= {"runs", "calls_step"}
 
 
-@pytest.mark.parametrize("where", ["main", "thread"])
+@pytest.mark.parametrize("where", ["main", "thread", "unseen by the watch thread"])
 def test_a_flow_that_swallows_it_is_interrupted_again(registry, monkeypatch, where):
+    if where not in ("main", "thread"):
+        monkeypatch.setattr(stops.Watched, "look", lambda _: LONG_SECONDS)
     monkeypatch.setattr("prefectlite.stops.REPEAT_SECONDS", 0.1)
     monkeypatch.setattr("prefectlite.timeouts.REPEAT_SECONDS", 0.1)
     told = []
@@ -144,7 +146,7 @@ def test_a_flow_that_swallows_it_is_interrupted_again(registry, monkeypatch, whe
     def call():
         return runs(return_state=True)
 
-    call() if where == "main" else call_in_thread(call)
+    call_in_thread(call) if where == "thread" else call()
     assert told[0] == "CancelInterrupt"
     assert told[-1] == "went on"
     assert told.count("CancelInterrupt") == 3
