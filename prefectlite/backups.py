@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from prefectlite.errors import ConflictError, NotFoundError, OutputError, UsageError
+from prefectlite.filesystems import sync_folder
 from prefectlite.output_files import part_of, refuse_registry_file
 from prefectlite.registry import open_upkeep
 
@@ -73,10 +74,6 @@ def _put(part: Path, target: Path) -> None:
     """Give a finished file its name, for good."""
     try:
         part.replace(target)
-        descriptor = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -11,6 +11,9 @@ for a reason that was measured or is documented:
   memory which locks its process has, and a child inherits the memory without the locks: a new
   connection of the child then believes in locks that it does not hold, and the parent, when it
   closes, removes the log into which the child still writes (sqlite.org/howtocorrupt.html, 2.6).
+  So it is closed before, and afterwards the parent and the child each open one when they need it.
+- A connection is closed by ``close`` alone, and neither by its destructor nor by the end of the
+  process: one that would harm others is dropped.
 - Once it exists, the file is opened by nothing but SQLite, for the same reason.
 - No cursor outlives a call: an open one would stop checkpoints.
 """
@@ -24,7 +27,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 from prefectlite.clock import monotonic
 from prefectlite.errors import (
@@ -34,6 +36,7 @@ from prefectlite.errors import (
 )
 from prefectlite.file_identities import FileIdentities
 from prefectlite.filesystems import SAFE_TYPES, filesystem_type, sync_folders
+from prefectlite.forks import PausedAtForks
 from prefectlite.locks import WriteGate
 from prefectlite.schemas import Schema
 from prefectlite.settings import (
@@ -199,9 +202,7 @@ class Database:
             connection, gate = self._connection, self._gate
             self._connection = self._gate = None
             try:
-                if self._identities is not None and not self._identities.may_be_closed():
-                    _keep(connection)
-                elif connection is not None:
+                if connection is not None and self._may_be_closed():
                     self._close(connection, gate)
             except (sqlite3.Error, OSError) as error:
                 raise translated(self.path, error) from error
@@ -218,16 +219,18 @@ class Database:
         """
         if not self._lock.acquire(timeout=_FORK_SECONDS):
             return False
-        connection, gate = self._connection, self._gate
-        if not self._is_stand_in:
-            self._connection = self._gate = None
-            with suppress(sqlite3.Error, OSError):
-                if self._identities is not None and not self._identities.may_be_closed():
-                    _keep(connection)
-                elif connection is not None:
-                    connection.close()
-            if gate is not None:
-                gate.close()
+        try:
+            connection, gate = self._connection, self._gate
+            if not self._is_stand_in:
+                self._connection = self._gate = None
+                if connection is not None and self._may_be_closed():
+                    with suppress(sqlite3.Error):
+                        connection.close()
+                if gate is not None:
+                    gate.close()
+        except BaseException:  # of a signal handler
+            self._lock.release()
+            raise
         return True
 
     def resume(self) -> None:
@@ -241,7 +244,6 @@ class Database:
         self._abandon()
 
     def _abandon(self) -> None:
-        _keep(self._connection)
         if self._gate is not None:
             self._gate.forget()
         self._connection = self._gate = None
@@ -302,15 +304,22 @@ class Database:
             self._checkpoint(connection)
         connection.close()
 
+    def _may_be_closed(self) -> bool:
+        return self._identities is None or self._identities.may_be_closed()
+
     def _connected(self) -> sqlite3.Connection:
         """Return this process's connection, opening it where there is none."""
         if self._process != os.getpid():
             self._abandon()  # there is one only after a fork that Python did not see
             self._process = os.getpid()
         if (self._is_stand_in and self.path.exists()) or not self._is_current():
-            self._connection = None
+            outdated, self._connection = self._connection, None
+            if outdated is not None:
+                outdated.close()
         if self._connection is None:
-            self._connection = self._open()
+            connection = self._open()
+            _keep_from_destructor(connection)
+            self._connection = connection
             self._opened += 1
         return self._connection
 
@@ -331,25 +340,30 @@ class Database:
             raise translated(self.path, error) from error
 
     def _open_writer(self) -> sqlite3.Connection:
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        identities = self._identities
+        # What was open before is not made anew, though it may have gone this very moment.
+        is_new = identities is None and not self.path.exists()
+        if is_new:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         gate = WriteGate(
             self.path.with_suffix(".lock"),
             timeout_seconds=PREFECTLITE_REGISTRY_LOCK_SECONDS.value(),
         )
         try:
-            if not self.path.exists():
+            if is_new:
                 self._create_file(gate)
+            identities = identities or FileIdentities(self.path)
             connection = self._connect("rw")
             try:
                 self._prepare(connection, gate)
+                identities.note_opened()
             except BaseException:
                 connection.close()
                 raise
         except BaseException:
             gate.close()
             raise
-        self._gate = gate
-        self._identities = FileIdentities(self.path)
+        self._gate, self._identities = gate, identities
         return connection
 
     def _create_file(self, gate: WriteGate) -> None:
@@ -361,7 +375,8 @@ class Database:
                 for log in ("-wal", "-shm"):
                     self.path.with_name(self.path.name + log).unlink(missing_ok=True)
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                os.close(os.open(self.path, flags, 0o600))
+                with suppress(FileExistsError):  # it was put back this moment, by other means
+                    os.close(os.open(self.path, flags, 0o600))
         finally:
             gate.leave()
 
@@ -382,6 +397,7 @@ class Database:
             # Power was cut while the file was made: only who may write can take that back.
             with suppress(sqlite3.Error), closing(self._connect("rw")) as connection:
                 self.schema.version_of(connection)
+        identities = self._identities or FileIdentities(self.path)
         connection = self._connect("ro")
         try:
             version = self.schema.version_of(connection)
@@ -403,7 +419,8 @@ class Database:
             connection = self._connect("ro")
             self.schema.version_of(connection)  # opens the log
         if self._unlocked is None:
-            self._identities = FileIdentities(self.path)
+            identities.note_opened()
+            self._identities = identities
         return connection
 
     def _is_current(self) -> bool:
@@ -453,37 +470,14 @@ class Database:
         return damaged(self.path, error)
 
 
-_DATABASES: WeakSet[Database] = WeakSet()
-_FORKING = threading.local()
+_DATABASES: PausedAtForks[Database] = PausedAtForks()
 
 
-def _before_fork() -> None:
-    # In one order, so that two threads that fork at once do not wait for each other.
-    _FORKING.paused = [each for each in sorted(_DATABASES, key=id) if each.pause()]
-
-
-def _after_fork() -> None:
-    for each in _FORKING.paused:
-        each.resume()
-
-
-def _after_fork_in_child() -> None:
-    for each in list(_DATABASES):
-        each.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
-    )
-
-
-def _keep(connection: sqlite3.Connection | None) -> None:
-    """Never close a connection, not even at exit: its files are those of others by now."""
-    if connection is not None:
-        import ctypes  # few processes come here
-
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+def _keep_from_destructor(connection: sqlite3.Connection) -> None:
+    # SQLite holds this function until it closes the connection, and the function the connection: a
+    # cycle of which Python's garbage collector sees but a half. Done when it is opened, because a
+    # forked child, where another thread may have had any lock, can neither call SQLite nor import.
+    connection.create_function("prefectlite_keeps", 0, lambda: connection.total_changes)
 
 
 def _check_filesystem(path: Path) -> None:

@@ -17,23 +17,29 @@ from prefectlite.errors import RegistryReplacedError, RegistryUnavailableError
 _LEAST_BYTES = 512
 _HINT = "put it back, or run it again with a new one"
 
-_Identity = tuple[int, int, bool]
+_Identity = tuple[int, int]
 
 
 class FileIdentities:
     """What the files of a database were when it was opened: its own, its log and the log's index.
 
-    A log that was not there is not looked for. While a connection is open nobody removes its log or
-    makes another: SQLite does so only where it is alone.
+    Made before it is opened, or what has its place by then would pass for it. A log that was not there
+    is not looked for. While a connection is open nobody removes its log or makes another: SQLite does
+    so only where it is alone.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = str(path)
-        self._own = _identity(self._path)
+        self._own, self._is_filled = _look(self._path)
+        self._logs: dict[str, _Identity] = {}
+
+    def note_opened(self) -> None:
+        """Take what is there now, but for another file, for that of the connection that was just opened."""
+        self._is_filled = _look(self._path)[1]
         self._logs = {
             log: found
-            for log in (f"{path}-wal", f"{path}-shm")
-            if (found := _identity(log)) is not None
+            for log in (f"{self._path}-wal", f"{self._path}-shm")
+            if (found := _look(log)[0]) is not None
         }
 
     def check(self, *, with_log: bool = True) -> None:
@@ -46,17 +52,17 @@ class FileIdentities:
             RegistryUnavailableError: The file is gone; it may be put back.
             RegistryReplacedError: It is another one or empty, or its log is another or gone.
         """
-        found = _identity(self._path)
+        found, is_filled = _look(self._path)
         if found is None:
             told = f"the registry {self._path} was deleted while it was in use"
             raise RegistryUnavailableError(told, hint=_HINT)
-        if found != self._own:
-            is_empty = self._own is not None and found[:2] == self._own[:2]
-            what = "emptied" if is_empty else "replaced"
+        if found != self._own or self._is_filled > is_filled:
+            what = "emptied" if found == self._own else "replaced"
             told = f"the registry {self._path} was {what} while it was in use"
             raise RegistryReplacedError(told, hint=_HINT)
+        self._is_filled = is_filled  # of one that was just being made
         for log, identity in self._logs.items() if with_log else ():
-            if _identity(log) != identity:
+            if _look(log)[0] != identity:
                 raise RegistryReplacedError(
                     f"a part of the registry, {log}, was deleted while it was in use",
                     hint="end what uses the registry, then see: prefectlite registry check",
@@ -65,18 +71,22 @@ class FileIdentities:
     def may_be_closed(self) -> bool:
         """Return whether to close a connection harms nobody.
 
-        As the last one, it moves its log into the file and removes what has the log's name.
+        As the last one, it moves its log into the file and removes what has the log's name. Where that
+        cannot be known, the answer is no.
         """
-        if _identity(self._path) != self._own:
+        try:
+            found, is_filled = _look(self._path)
+            if found != self._own or self._is_filled > is_filled:
+                return False
+            return all(_look(log)[0] in (own, None) for log, own in self._logs.items())
+        except OSError:
             return False
-        return all(_identity(log) in (own, None) for log, own in self._logs.items())
 
 
-def _identity(path: str) -> _Identity | None:
-    """Return what tells one file from another, and an empty database from itself; None for none."""
+def _look(path: str) -> tuple[_Identity | None, bool]:
+    """Return what tells a file from every other, None for no file, and whether a database is in it."""
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib takes twice the time, at every durable write
     except FileNotFoundError:
-        return None
-    is_emptied = status.st_size < _LEAST_BYTES and not path.endswith(("-wal", "-shm"))
-    return status.st_dev, status.st_ino, is_emptied
+        return None, False
+    return (status.st_dev, status.st_ino), status.st_size >= _LEAST_BYTES

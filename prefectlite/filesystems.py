@@ -7,8 +7,8 @@ of the path (proc_pid_mountinfo(5)).
 
 from __future__ import annotations
 
+import errno
 import os
-from contextlib import suppress
 from pathlib import Path
 
 #: Local filesystems on which POSIX locks and fsync mean what they say.
@@ -17,6 +17,9 @@ SAFE_TYPES = frozenset(
     | {"apfs", "hfs", "ufs", "ntfs", "ntfs3"}
 )
 MOUNTS = Path("/proc/self/mountinfo")
+# A folder cannot be synced there at all, as on some filesystems of a network (fsync(2)). Any other error,
+# EIO and ENOSPC above all, means that a name may be lost.
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _OPEN_FILES = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 
 
@@ -52,19 +55,43 @@ def is_open_already(path: str) -> bool:
     return path.startswith(_OPEN_FILES)
 
 
-def sync_folders(path: Path) -> None:
-    """Have the name of a file or a folder, and of each folder above it, outlive a power cut.
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder outlive a power cut: those that were given, and those that were removed.
 
-    What fsync(2) makes durable is a file's content: none of the names that lead to it. A folder that
-    may not be read, such as one above a home, was there before and is left out.
+    What fsync(2) makes durable of a file is its content, and not its name.
+
+    Raises:
+        OSError: They may not; its ``filename`` is the folder. Where a filesystem cannot sync folders
+            there is none, because nobody can do better there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            error.filename = str(folder)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_folders(path: Path) -> None:
+    """Have the name of a file or a folder, and those of all folders above it, outlive a power cut.
+
+    It ends where its filesystem does, and at a folder that this user may not read: nobody has just
+    made these. It does not end at a folder that was there before: another process may have made that
+    a moment ago, or died before it could sync its name.
+
+    Raises:
+        OSError: As ``sync_folder``.
     """
     for folder in path.parents:
-        with suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        try:
+            sync_folder(folder)
+        except PermissionError:
+            return
+        if os.path.ismount(folder):
+            return
 
 
 def _holds(point: str, path: str) -> bool:

@@ -1,12 +1,17 @@
-"""Which process is this? Known without asking the kernel, which costs as much as half a log line.
+"""Which process is this, and what must not be open while it forks?
 
-What belongs to one process (a connection, a thread, lines that wait) is compared with ``here.pid``
-before it is used, so that a forked child takes nothing for its own that is its parent's.
+The process is known without asking the kernel, which costs as much as half a log line. What belongs to
+one process (a connection, a thread, lines that wait) is compared with ``here.pid`` before it is used, so
+that a forked child takes nothing for its own that is its parent's.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 
 class _Here:
@@ -27,3 +32,63 @@ class _Here:
 
 
 here = _Here()
+
+
+class Pausable(Protocol):
+    """What can be closed for as long as a fork takes."""
+
+    def pause(self) -> bool:
+        """Close it and keep others from opening it, or return False where that is not to be had."""
+
+    def resume(self) -> None:
+        """Let others open it again; called only where ``pause`` returned True."""
+
+    def forget(self) -> None:
+        """Begin anew in the child, whatever state the other threads of the parent have left it in."""
+
+
+_P = TypeVar("_P", bound=Pausable)
+
+
+class PausedAtForks(Generic[_P]):
+    """A set of what is not to be open across a fork; it keeps nothing alive.
+
+    Before any fork, in whichever thread, each is paused; then the parent resumes what it could pause,
+    and the child, which has no other thread than the one that forked, has each ``forget``. What could
+    not be paused is open across the fork: the parent goes on with it, and the child drops what it has
+    of it. The hooks run in the order of their registration, before a fork the other way round.
+    """
+
+    def __init__(self) -> None:
+        self._all: WeakSet[_P] = WeakSet()
+        self._forking = threading.local()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=self._pause, after_in_parent=self._resume, after_in_child=self._forget
+            )
+
+    def add(self, one: _P) -> None:
+        """Have it paused at each fork from now on."""
+        self._all.add(one)
+
+    def _pause(self) -> None:
+        # Python forks all the same where this raises, and what was paused until then is to be resumed.
+        paused: list[_P] = []
+        self._forking.paused = paused
+        # In one order, so that two threads that fork at once do not wait for each other.
+        for one in sorted(self._found(), key=id):
+            if one.pause():
+                paused.append(one)  # noqa: PERF401 - one by one, for an error in between
+
+    def _resume(self) -> None:
+        for one in self._forking.paused:
+            one.resume()
+
+    def _forget(self) -> None:
+        for one in self._found():
+            one.forget()
+
+    def _found(self) -> list[_P]:
+        while True:
+            with suppress(RuntimeError):  # another thread has just added one
+                return list(self._all)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,8 +25,11 @@ _NAP_SECONDS = 0.0001
 _LOOK_SECONDS = 0.01
 # The states of a process that SIGSTOP or a debugger has stopped (proc_pid_stat(5)).
 _STOPPED = "Tt"
-# Of a command line: what `python -c` is given can be long.
 _PROGRAM_CHARACTERS = 60
+# Options of Python that have no value, and may stand together as one word.
+_PLAIN_OPTIONS = "bBdEhiIJOPqRsStuvVx?"
+# The kernel keeps no more of a program's name (proc_pid_comm(5)).
+_NAME_CHARACTERS = 15
 
 
 class WriteGate:
@@ -50,12 +54,15 @@ class WriteGate:
         try:
             if self.try_enter() or self._wait_in_line():
                 return
+            holder = _holder(self._descriptor)
+            if self.try_enter():  # it has just let go: then it could not be seen
+                return
         except OSError as error:
             raise RegistryUnavailableError(
                 f"{self.path} cannot be locked: {error.strerror or error}",
                 hint="is it on a disk of a network? set PREFECTLITE_HOME to a folder on a local one",
             ) from error
-        who, hint = describe_holder(_holder(self._descriptor) or 0)
+        who, hint = describe_holder(holder or 0)
         raise RegistryLockTimeoutError(
             f"the registry's gate {self.path} was held for {self.timeout_seconds:g} seconds by {who}",
             hint=hint,
@@ -92,11 +99,12 @@ class WriteGate:
         """Let go of the file, and of the gate where it is held."""
         with suppress(OSError):  # to close the file is to unlock it, unless a forked child has it
             self.leave()
-        os.close(self._descriptor)
+        self.forget()
 
     def forget(self) -> None:
         """Close the copy that a forked child has; if the parent holds the gate, it keeps it."""
-        os.close(self._descriptor)
+        with suppress(OSError):  # who makes a daemon of a process has closed all that it had open
+            os.close(self._descriptor)
 
     def _is_found(self) -> bool:
         try:
@@ -175,9 +183,10 @@ def describe_holder(pid: int) -> tuple[str, str]:
         )
     who, is_stopped = f"process {pid}", False
     with suppress(OSError):  # it has just ended, or there is no /proc
-        program = _program(Path(f"/proc/{pid}/cmdline").read_bytes())
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         is_stopped = stat.rpartition(")")[2].split()[0] in _STOPPED
+        name = stat.partition("(")[2].rpartition(")")[0]
+        program = _program(name, Path(f"/proc/{pid}/cmdline").read_bytes())
         who += f" ({program})" if program else ""
     if is_stopped:
         return (
@@ -187,15 +196,43 @@ def describe_holder(pid: int) -> tuple[str, str]:
     return who, f"what does it do? see: ps -p {pid}"
 
 
-def _program(command_line: bytes) -> str:
-    """Return the first words of a command line, to the first that is no option: no secret is there."""
-    words: list[str] = []
-    for word in command_line.decode(errors="replace").split("\0")[:-1]:
-        words.append(word.rpartition("/")[2] if not words else word)
-        if len(words) > 1 and (word == "-c" or not word.startswith("-")):
-            break
-    told = "".join(one if one.isprintable() else " " for one in " ".join(words))
-    return told if len(told) <= _PROGRAM_CHARACTERS else f"{told[:_PROGRAM_CHARACTERS]}..."
+def _program(name: str, command_line: bytes) -> str:
+    """Return what a process runs, without any word of its command line that could be a secret.
+
+    Args:
+        name: What the kernel calls it.
+        command_line: As in proc_pid_cmdline(5).
+    """
+    first, *words = command_line.decode(errors="replace").split("\0")
+    is_python = first.rpartition("/")[2].startswith(("python", "pypy"))
+    told = _run_by_python([word for word in words if word]) if is_python else []
+    if not told or told[0][:_NAME_CHARACTERS] != name:  # a script that names its Python has its own
+        told = [name, *told]
+    text = "".join(one if one.isprintable() else " " for one in " ".join(told))
+    return text if len(text) <= _PROGRAM_CHARACTERS else f"{text[:_PROGRAM_CHARACTERS]}..."
+
+
+def _run_by_python(words: Sequence[str]) -> list[str]:
+    """Return ``-m`` and a module, or a script's name; and the command, where that is prefectlite."""
+    left = iter(words)
+    for word in left:
+        if not word.startswith("-"):
+            script = word.rpartition("/")[2]
+            return [script, *_command(script, next(left, ""))]
+        option = word[1:].lstrip(_PLAIN_OPTIONS)
+        if not option:
+            continue
+        value = option[1:] or next(left, "")
+        if option[0] == "m":
+            return ["-m", value, *_command(value, next(left, ""))]
+        if option[0] not in "WX":
+            return ["-c"] if option[0] == "c" else []
+    return []
+
+
+def _command(program: str, word: str) -> list[str]:
+    is_command = program == "prefectlite" and word.replace("-", "").isalpha() and word[0] != "-"
+    return [word] if is_command else []
 
 
 class _Claim:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from prefectlite.errors import OutputError
-from prefectlite.filesystems import sync_folders
+from prefectlite.filesystems import sync_folder, sync_folders
 from prefectlite.locks import WriteGate
 from prefectlite.settings import PREFECTLITE_HOME, PREFECTLITE_REGISTRY_LOCK_SECONDS
 
@@ -66,8 +66,7 @@ def write_secrets(name: str, secrets: Sequence[object]) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        _sync(path.parent)
-        sync_folders(path.parent)  # which may be as new as the file
+        sync_folder(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -94,7 +93,7 @@ def remove_secrets(name: str) -> None:
     """
     path = secrets_folder() / name
     path.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _entry(secret: object) -> dict[str, object]:
@@ -118,14 +117,10 @@ def _make(folder: Path) -> None:
     mode = folder.stat().st_mode
     if mode & _OTHERS:  # it was there before, or came from a backup
         folder.chmod(0o700)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # Who makes the lock has had the names of the folders synced. That a folder is there does not say so:
+    # who made it may have died since.
+    if not (folder / _LOCK).exists():
+        sync_folders(folder)
 
 
 def _unwritable(path: Path, error: OSError) -> OutputError:

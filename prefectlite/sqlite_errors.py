@@ -55,7 +55,11 @@ _UNAVAILABLE = (
     "cannot be used",
     "check the folder's owner and permissions, or set PREFECTLITE_HOME to another folder",
 )
-_ERRNO = {errno.ENOSPC: sqlite3.SQLITE_FULL, errno.EROFS: sqlite3.SQLITE_READONLY}
+_ERRNO = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EIO: sqlite3.SQLITE_IOERR,
+}
 
 
 def damaged(path: Path, error: Exception) -> RegistryError:

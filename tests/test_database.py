@@ -1,19 +1,23 @@
 """Transactions, undoing, checkpoints and interruptions of the file of tables."""
 
+import errno
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from prefectlite import database
+from prefectlite import database, file_identities
 from prefectlite.conditions import Where
 from prefectlite.database import Database
 from prefectlite.errors import RegistryCorruptError, RegistryReadOnlyError, RegistryUnavailableError
+from prefectlite.file_identities import FileIdentities
 from prefectlite.schemas import APPLICATION_ID
 
 DEADLINE_SECONDS = 60
@@ -210,6 +214,21 @@ def test_the_names_of_a_new_file_and_its_folders_are_durable_before_what_is_in_i
     assert synced[:3] == [(folder.stat().st_ino, 0) for folder in [*path.parents][:3]]
 
 
+def test_a_file_whose_names_cannot_be_synced_is_refused_and_made_when_they_can(
+    path, migrations, monkeypatch
+):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(RegistryUnavailableError, match="I/O error"):
+            Database(path, migrations=migrations, schema_version=1)
+    assert path.stat().st_size == 0
+    with closing(Database(path, migrations=migrations, schema_version=1)) as notes:
+        assert notes.write(add("one")) == 1
+
+
 def test_an_older_schema_is_migrated_step_by_step_even_by_a_reader(notes, path, migrations):
     notes.write(add("one"))
     notes.close()
@@ -292,6 +311,76 @@ def test_a_write_that_is_not_durable_finds_out_within_a_moment_that_the_file_is_
 
     with pytest.raises(RegistryUnavailableError, match="deleted"):
         write_on()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_file_that_goes_while_it_is_opened_again_is_not_made_anew(
+    notes, path, monkeypatch, is_replaced
+):
+    notes.write(add("one"))
+    assert notes.pause()  # closes it, as a fork does
+    notes.resume()
+    check = FileIdentities.check
+
+    def check_and_lose(self, *, with_log=True):
+        check(self, with_log=with_log)
+        monkeypatch.undo()
+        away = path.rename(path.with_name("away.db"))
+        if is_replaced:
+            shutil.copy(away, path)
+
+    monkeypatch.setattr(FileIdentities, "check", check_and_lose)
+    with pytest.raises(RegistryUnavailableError):
+        notes.write(add("two"), durable=True)
+    assert path.exists() == is_replaced
+
+
+def test_a_file_that_was_opened_empty_may_grow_and_is_emptied_only_after_that(path, migrations):
+    path.parent.mkdir(parents=True)
+    path.touch()
+    options = {"migrations": migrations, "schema_version": 1}
+    reader = Database(path, **options, read_only=True, migrates=False)
+    reader.version()
+    writer = Database(path, **options)
+    writer.write(add("one"))
+    for _ in range(2):
+        reader.version()
+    assert texts(reader) == ["one"]
+    os.truncate(path, 0)
+    with pytest.raises(RegistryUnavailableError, match="emptied"):
+        reader.version()
+    with pytest.raises(RegistryUnavailableError, match="emptied"):
+        writer.write(add("two"), durable=True)
+
+
+def test_a_file_that_comes_the_moment_it_is_to_be_made_is_the_one_that_is_opened(
+    path, migrations, monkeypatch
+):
+    opened = os.open
+
+    def first(name, flags, *mode):
+        if name == path:
+            monkeypatch.undo()
+            path.touch()
+        return opened(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", first)
+    with closing(Database(path, migrations=migrations, schema_version=1)) as notes:
+        assert notes.write(add("one")) == 1
+
+
+def test_who_cannot_look_at_its_files_does_not_close_its_connection(notes, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    for let_go in (notes.close, lambda: notes.pause() and notes.resume()):
+        notes.write(add("one"))
+        connection = notes._connection
+        with monkeypatch.context() as patch:
+            patch.setattr(file_identities, "_look", fail)
+            let_go()
+        assert connection.execute("SELECT count(*) FROM note").fetchall()[0][0] > 0
+        connection.close()
 
 
 def test_damage_is_named_with_the_file_and_what_to_do(notes, path):

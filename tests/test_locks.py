@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -281,3 +282,52 @@ def test_to_ask_for_a_gate_that_is_not_there_does_not_make_it(tmp_path):
     with pytest.raises(FileNotFoundError):
         gate_holder(tmp_path / "missing.lock", patience_seconds=0)
     assert not (tmp_path / "missing.lock").exists()
+
+
+def test_a_holder_that_lets_go_at_the_deadline_is_not_one_that_cannot_be_seen(gates, monkeypatch):
+    one, two = gates(), gates(timeout_seconds=0.05)
+    one.enter()
+    monkeypatch.setattr(locks, "_holder", lambda _: one.leave())
+    two.enter()
+    assert not one.try_enter()
+
+
+_CODE = "import secrets; hunter2()"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("tail", ["tail", "--password=hunter2", "-f", "x"], "tail"),
+        ("tail", ["/opt/a hunter2/tail", "hunter2"], "tail"),
+        ("worker", ["worker --broker=amqp://me:hunter2@host/hunter2"], "worker"),
+        ("python3", ["/usr/bin/python3"], "python3"),
+        ("python3", ["python3", "-"], "python3"),
+        ("python3", ["python3", "-W", "error", "-c", _CODE, "hunter2"], "python3 -c"),
+        ("python3", ["python3", f"-Ic{_CODE}", "hunter2"], "python3 -c"),
+        ("python3", ["python3", "-X", "dev", "-Werror", "-uB", "/my/flow.py", "hunter2"], "python3 flow.py"),
+        ("python3", ["python3", "-Im", "my.flows", "--password=hunter2"], "python3 -m my.flows"),
+        ("python3", ["python3", "--password=hunter2", "hunter2"], "python3"),
+        ("python3", ["python3", "-zhunter2", "hunter2"], "python3"),
+        ("python3", ["python3", "-m", "prefectlite", "run", "hunter2"], "python3 -m prefectlite run"),
+        ("prefectlite", ["/v/bin/python", "/v/bin/prefectlite", "agent", "start"], "prefectlite agent"),
+        ("prefectlite", ["python", "prefectlite", "--profile=hunter2", "agent"], "prefectlite"),
+        ("a_long_name_of_", ["python", "/bin/a_long_name_of_a_flow.py"], "a_long_name_of_a_flow.py"),
+        ("py\x1b[31m", ["sh", "hunter2"], "py [31m"),
+        ("python3", ["python3", "x" * 100], f"python3 {'x' * 52}..."),
+        ("kworker", [], "kworker"),
+    ],
+)  # fmt: skip
+def test_of_who_holds_a_gate_no_word_is_told_that_could_be_a_secret(name, words, told):
+    command_line = "".join(f"{word}\0" for word in words)
+    assert locks._program(name, command_line.encode()) == told
+
+
+def test_a_real_process_is_called_by_its_name_alone():
+    command = ["tail", f"--pid={os.getpid()}", "-f", os.devnull]
+    with subprocess.Popen(command) as process:
+        try:
+            process_at_work = f"process {process.pid} (tail)"
+            wait_for(lambda: locks.describe_holder(process.pid)[0] == process_at_work)
+        finally:
+            process.kill()

@@ -1,6 +1,7 @@
 """Records as they are shown, and the run after a change of state."""
 
 import json
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -92,6 +93,15 @@ def test_each_change_makes_a_new_run_one_version_on(make):
     assert run.state.is_pending()
     assert type(changed) is type(run)
     assert changed.id == run.id
+
+
+@pytest.mark.parametrize("kind", [FlowRun, TaskRun])
+def test_a_change_keeps_all_that_it_does_not_change(kind):
+    # Also a field that is added tomorrow: that is why it is not a list of names.
+    changed = {"state", "state_version", "run_count", "started_at", "ended_at"}
+    kept = {field.name: f"its {field.name}" for field in fields(kind) if field.name not in changed}
+    run = after_change(kind(**kept, state=Pending()), Running())
+    assert {name: getattr(run, name) for name in kept} == kept
 
 
 def test_each_attempt_is_counted_and_the_first_is_the_start():

@@ -7,6 +7,7 @@ must never import a command that was not asked for, except to give help.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -34,6 +35,14 @@ from prefectlite.setting_sources import checked_profile, use_profile
 from prefectlite.settings import PREFECTLITE_DEBUG
 
 _INTERNAL_ERROR = 1
+# What a disk refuses, whatever was asked of it; and what a person may not do, where a file is named.
+_OF_A_DISK = {
+    *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
+    *(errno.ENXIO, errno.ENODEV, errno.ESTALE),
+}
+_NOT_ALLOWED = {errno.EACCES, errno.EPERM}
+# What a machine has no more of: files that may be open, memory, processes that may run.
+_OF_A_LIMIT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 # Commands that work where the profile has what is no setting, so that it can be mended.
 _MENDERS = {f"{__name__}.config", f"{__name__}.doctor", f"{__name__}.profile"}
 EXIT_CODES = (
@@ -217,18 +226,13 @@ def _show_help(
 
 def _report_unforeseen(error: Exception) -> int:
     """Say what no command has expected, and return the exit code."""
-    if isinstance(error, OSError):  # of a disk that fails, say: of many calls, any may be the first
-        exit_code, about = OutputError.exit_code, error.filename or "a file"
-        console.error(
-            f"{about} cannot be used: {error.strerror or error}",
-            hint="is its disk whole, and may you read and write there? PREFECTLITE_DEBUG=1 shows where",
-        )
-    else:
-        exit_code = _INTERNAL_ERROR
-        console.error(
-            f"internal error: {type(error).__name__}: {error}",
-            hint="this is a fault of prefectlite; set PREFECTLITE_DEBUG=1 to see where",
-        )
+    refused = _refused_by_the_system(error) if isinstance(error, OSError) else None
+    exit_code = _INTERNAL_ERROR if refused is None else OutputError.exit_code
+    told, hint = refused or (
+        f"internal error: {type(error).__name__}: {error}",
+        "this is a fault of prefectlite; set PREFECTLITE_DEBUG=1 to see where",
+    )
+    console.error(told, hint=hint)
     try:
         is_debugging = PREFECTLITE_DEBUG.value()
     except PrefectLiteError:
@@ -238,3 +242,22 @@ def _report_unforeseen(error: Exception) -> int:
 
         console.say("".join(traceback.format_exception(error)).rstrip())
     return exit_code
+
+
+def _refused_by_the_system(error: OSError) -> tuple[str, str] | None:
+    """Return what to say of what the system has refused, and what to do; None for a fault of ours.
+
+    Of many calls any may be the first to find that a disk fails, that a limit is reached, or that
+    somebody has just removed what was there.
+    """
+    about = error.filename or "a file"
+    if error.errno in _OF_A_LIMIT:
+        about, hint = error.filename or "a process or a file", "is a limit reached? see ulimit -a;"
+    elif error.errno in _OF_A_DISK or (error.errno in _NOT_ALLOWED and error.filename):
+        hint = "is its disk whole, and may you read and write there?"
+    elif error.filename:
+        hint = "did somebody change that meanwhile? if not, this is a fault of prefectlite:"
+    else:
+        return None
+    told = f"{about} cannot be used: {error.strerror or error}"
+    return told, f"{hint} PREFECTLITE_DEBUG=1 shows where"

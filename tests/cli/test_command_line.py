@@ -1,5 +1,6 @@
 """What every command shares: how it is found, its help, its errors, its streams, its weight."""
 
+import errno
 import inspect
 import os
 import shlex
@@ -239,6 +240,33 @@ def test_a_fault_of_our_own_has_its_traceback_when_debugging(run, monkeypatch):
     assert "Traceback" in ended.stderr
     monkeypatch.setenv("PREFECTLITE_DEBUG", "perhaps")
     assert "Traceback" not in run("flow-run ls").stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "path", "told"),
+    [
+        (errno.EIO, None, (5, "a file cannot be used: Input/output error", "is its disk whole")),
+        (errno.ENOSPC, "/x", (5, "/x cannot be used: No space left", "is its disk whole")),
+        (errno.EACCES, "/x", (5, "/x cannot be used: Permission denied", "may you read and write")),
+        (errno.EMFILE, "/x", (5, "/x cannot be used: Too many open files", "ulimit -a")),
+        (errno.ENOMEM, None, (5, "Cannot allocate memory", "is a limit reached?")),
+        (errno.ENOENT, "/x", (5, "/x cannot be used: No such file", "did somebody change that")),
+        (errno.EPERM, None, (1, "internal error: PermissionError: ", "a fault of prefectlite")),
+        (errno.EBADF, None, (1, "internal error: OSError: [Errno 9]", "a fault of prefectlite")),
+        (errno.ECONNREFUSED, None, (1, "internal error: Conn", "a fault of prefectlite")),
+    ],
+)
+def test_what_the_system_refuses_is_told_for_what_it_is(run, monkeypatch, number, path, told):
+    def fail(*_):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(cli, "read_calls", fail)
+    ended = run("flow-run ls")
+    error, hint = ended.stderr.splitlines()
+    assert ended.exit_code == told[0]
+    assert told[1] in error
+    assert told[2] in hint
+    assert "PREFECTLITE_DEBUG=1" in hint
 
 
 def test_interrupted_exits_130_without_a_traceback(start, tmp_path):
