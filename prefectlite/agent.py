@@ -31,6 +31,7 @@ from prefectlite.errors import (
 from prefectlite.launching import launch
 from prefectlite.liveness import is_alive, own_identity
 from prefectlite.names import new_id
+from prefectlite.process_trees import reap
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.run_filters import FlowRunFilter
@@ -139,12 +140,13 @@ class Service:
             mark = self._registry.change_mark()
             seconds = self._round()
             self._tell_ended()
-            self._reap()
+            reap(self._supervisors)  # the next launch does it, too; but that may be a long time off
             self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
         except (RegistryNewerError, RegistryReplacedError):
             raise
         except RegistryError as error:
             seconds = self._back_off()
+            self._settle_at = 0.0  # it may have lost sight of something
             self._tell(f"{error}; trying again in {duration_text(seconds)}")
             _pause(seconds)
         else:
@@ -261,17 +263,6 @@ class Service:
                     told = f"Flow run {flow_run.name!r} is {flow_run.state}"
                     self._tell(f"{told}, after {duration_text(flow_run.duration_seconds or 0)}")
 
-    def _reap(self) -> None:
-        """Let the system forget the supervisors that have ended: they are children of this process.
-
-        The next launch does it, too; but that may be a long time off.
-        """
-        for pid in [*self._supervisors]:
-            with suppress(ChildProcessError):  # a launch was first; or it is not ours
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    continue
-            self._supervisors.discard(pid)
-
     def _launch_due(self) -> None:
         """Take some of what is due and launch it, until something is in the way."""
         # What is left from before the registry could not be used is this agent's as long as it lives.
@@ -283,7 +274,7 @@ class Service:
         while self._taken and not self._claim_at:
             self._launch(self._taken.pop(0))
         while self._taken:  # what was in the way of the one before is in the way of these
-            self._release("")
+            self._release(self._taken.pop(0), "")
         self._has_more = self._has_more and not self._claim_at
 
     def _launch(self, flow_run: FlowRun) -> None:
@@ -292,12 +283,11 @@ class Service:
         except NotFoundError:  # it was deleted, and ends when it finds that out
             return
         except InfrastructureError as error:
-            self._taken.insert(0, flow_run)
             seconds = self._back_off()
             self._claim_at = monotonic() + seconds
             again = f"trying again in {duration_text(seconds)}"
             self._tell(f"{error}; {'it is left to the next agent' if self._is_once else again}")
-            self._release(str(error))
+            self._release(flow_run, str(error))
         else:
             self._launched.add(launched.id)
             if launched.supervisor is not None:
@@ -305,11 +295,10 @@ class Service:
             where = launched.infrastructure_pid or launched.state
             self._tell(f"Launched flow run {launched.name!r} ({launched.id}): {where}")
 
-    def _release(self, told: str) -> None:
-        """Let others have the first of what was taken."""
+    def _release(self, flow_run: FlowRun, told: str) -> None:
+        """Let others have what was taken; where the registry fails, ``_find_forgotten`` does later."""
         with suppress(StateConflictError, NotFoundError):  # cancelled: then it is found so; deleted
-            self._registry.launches.release_flow_run(self._taken[0], Scheduled(told or None))
-        self._taken.pop(0)
+            self._registry.launches.release_flow_run(flow_run, Scheduled(told or None))
 
     def _tell_once(self, text: str, hint: str | None) -> None:
         if text not in self._told:

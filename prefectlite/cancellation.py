@@ -24,7 +24,7 @@ from prefectlite.errors import (
 )
 from prefectlite.exits import killed_message
 from prefectlite.infrastructure import DEFAULT_TYPE, load_infrastructure
-from prefectlite.liveness import is_alive, record_dead, tidy
+from prefectlite.liveness import is_alive, is_own, record_dead, tidy
 from prefectlite.process_trees import end_tree, send
 from prefectlite.records import FlowRun, ProcessIdentity
 from prefectlite.registry import Registry
@@ -112,7 +112,7 @@ def enforce_cancellation(registry: Registry, flow_run: FlowRun) -> FlowRun:
         InfrastructureNotAvailable: It cannot be signalled from here.
         InfrastructureError: Some of its processes do not die, or cannot be proven to be its own.
         ConflictError: It is a subflow run that does not heed the request: it shares its process with
-            others, which must not be killed.
+            others, which must not be killed. Or that is the process which calls this.
     """
     enforcement = Enforcement(registry, flow_run.id)
     while (pause_seconds := enforcement.advance()) is not None:
@@ -234,7 +234,9 @@ class Enforcement:
                 else:
                     settle(self._registry, lambda: self._registry)
         elif flow_run.process is not None:
-            send(flow_run.process, signal.SIGCONT)  # one that is stopped handles no signal
+            # One that is stopped handles no signal. It may also hold the write gate, without which the next
+            # step cannot be taken: so this one is sent whatever the run has come to, and ends nothing.
+            send(flow_run.process, signal.SIGCONT)
             self._signal(flow_run.process, signal.SIGTERM)
 
     def _signal(self, process: ProcessIdentity, number: signal.Signals) -> bool:
@@ -261,6 +263,11 @@ class Enforcement:
         if owner is None:
             self._is_told = False  # what it runs in is told again
             raise InfrastructureError(f"flow run {flow_run.name!r} does not end")
+        if is_own(owner):  # it would stop itself, with the write gate in its hands
+            raise ConflictError(
+                f"flow run {flow_run.name!r} does not end, and it is this process that would be killed",
+                hint=f"from another one: prefectlite flow-run cancel {flow_run.id}",
+            )
         if flow_run.supervisor is None and not self._signal(owner, signal.SIGSTOP):
             return
         try:

@@ -297,7 +297,13 @@ def ignore_termination(*, is_ending: bool) -> None:
 
 
 def forget_termination() -> None:
-    """Take back a SIGTERM that nothing has been interrupted by yet: it was for a flow that has ended."""
+    """Take back a SIGTERM that nothing has been interrupted by yet: it was for a flow that has ended.
+
+    Nothing tells a handler in Python who sent a signal. So one that the whole program was sent, by
+    systemd, say, is lost where it comes between the last step of a cancelled flow's own code and its end
+    on record: a few milliseconds, and the tenth of a second before that of a flow on an event loop. Its
+    sender has to send it again. Only where no other flow goes on in the process, and never Ctrl-C.
+    """
     if _main.pending is not None and _main.pending[1] is signal.SIGTERM:
         _main.pending = _main.received = None
 

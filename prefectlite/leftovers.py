@@ -4,7 +4,8 @@
 what is left over is of one that was killed in between, or of a registry that was restored from a
 backup. Of the files of secrets only those that a registry has itself listed are ever removed here. Stored
 results are only counted: several registries may share a home folder, and no file tells whose it is. What
-was left by processes that were killed is told by its lock, which is free.
+was left by processes that were killed is told by its lock, which is free; that of a process tells its
+registry, too.
 """
 
 from __future__ import annotations
@@ -66,10 +67,8 @@ def remove_files_of_the_dead(registry: Registry) -> int:
     Returns:
         How many files are gone.
     """
-    if not _is_at_home(registry.upkeep):
-        return 0
-    before = now().timestamp() - _YOUNG_SECONDS
-    locks = free_locks(before=before)
+    path, before = registry.upkeep.storage().path, now().timestamp() - _YOUNG_SECONDS
+    locks = {} if path is None else free_locks(path, before=before)
     # After the locks: who is dead by then puts nothing more on record.
     begun, agents = registry.list_begun_flow_runs(), registry.deployments.list_agents()
     needed = {agent.process for agent in agents}
@@ -77,7 +76,8 @@ def remove_files_of_the_dead(registry: Registry) -> int:
     for process in needed:
         locks.pop(process.token, None)
     removed = 0
-    for path in [*locks.values(), *unfinished_results(before=before)]:
+    parts = unfinished_results(before=before) if _is_at_home(registry.upkeep) else ()
+    for path in [*locks.values(), *parts]:
         with suppress(OSError):  # another user's; or somebody else was first
             path.unlink()
             removed += 1

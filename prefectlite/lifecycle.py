@@ -259,7 +259,8 @@ def finish(context: RunContext, state: State) -> State:
             elif not may_follow(current, state):
                 raise
     if is_cancelling and isinstance(context, FlowRunContext) and is_only_flow(context):
-        # Who cancels it may have sent one, just before its end; what follows is not the run's.
+        # Who cancels it may have sent one, just before its end; what follows is not the run's. Without
+        # this, each such end could end a program that has nothing to do with it: see there for its price.
         forget_termination()
     level = logging.INFO if state.is_completed() else logging.ERROR
     logs.record(context, level, f"Finished in state {state}")

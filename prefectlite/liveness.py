@@ -19,12 +19,12 @@ from functools import cache
 from pathlib import Path
 
 from prefectlite.clock import now, since_boot
-from prefectlite.errors import SettingError, StateConflictError
+from prefectlite.errors import PrefectLiteError, SettingError, StateConflictError
 from prefectlite.forks import here
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity, Run
-from prefectlite.registry import Registry
+from prefectlite.registry import Registry, registry_path
 from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
-from prefectlite.settings import PREFECTLITE_HOME, add_run_token
+from prefectlite.settings import PREFECTLITE_HOME, PREFECTLITE_REGISTRY, add_run_token
 from prefectlite.states import Cancelled, Crashed, State, StateType
 
 # Position of the start time in /proc/PID/stat, after the command's name (proc_pid_stat(5), field 22).
@@ -107,9 +107,20 @@ def _locked(path: Path) -> int | None:
 def _mapped(descriptor: int) -> mmap.mmap | None:
     try:
         os.ftruncate(descriptor, 1)  # what is empty cannot be mapped
-        return mmap.mmap(descriptor, 1, prot=mmap.PROT_READ)
+        mapping = mmap.mmap(descriptor, 1, prot=mmap.PROT_READ)
     except OSError:  # the disk is full, or the filesystem maps nothing
         return None
+    with suppress(OSError):  # there is no room for it: then who prunes leaves it
+        os.write(descriptor, _registry_mark())
+    return mapping
+
+
+def _registry_mark() -> bytes:
+    """Return what a lock says of whose it is, a registry's file: several may share a home folder."""
+    path = None
+    with suppress(PrefectLiteError):  # then it has no runs
+        path = registry_path(PREFECTLITE_REGISTRY.value())
+    return os.fsencode(path or "?")
 
 
 def _let_go() -> None:
@@ -122,9 +133,14 @@ def _let_go() -> None:
 atexit.register(_let_go)
 
 
+def is_own(identity: ProcessIdentity) -> bool:
+    """Return whether an identity is that of this process."""
+    return identity == _own.identity and identity.pid == here.pid
+
+
 def is_alive(identity: ProcessIdentity) -> bool | None:
     """Return whether a process still runs; None where that cannot be known from here."""
-    if identity == _own.identity and identity.pid == here.pid:
+    if is_own(identity):
         return True
     if identity.boot_id != _boot_id():
         return False if was_restarted(identity) else None  # or it is of another machine
@@ -199,10 +215,11 @@ def tidy(identity: ProcessIdentity) -> None:
             os.unlink(identity.lock_path)  # noqa: PTH108 - pathlib would tell no more
 
 
-def free_locks(*, before: float) -> dict[str, Path]:
+def free_locks(registry: Path, *, before: float) -> dict[str, Path]:
     """Return the locks that are left of dead processes, by the token of each.
 
     Args:
+        registry: Only of those whose registry was this file, by their settings.
         before: Only of those that are older than this POSIX timestamp.
     """
     # Its own is not looked at: that would let go of it, see ``_Own.descriptor``.
@@ -210,11 +227,15 @@ def free_locks(*, before: float) -> dict[str, Path]:
     found = {}
     with suppress(OSError):
         for path in _locks_folder().glob(f"{'[0-9a-f]' * 32}.lock"):
-            with suppress(FileNotFoundError):  # it has just ended
+            with suppress(OSError):  # it has just ended
                 is_old = path.lstat().st_mtime < before
-                if is_old and path.stem != own_token and _is_file_locked(str(path)) is False:
+                if is_old and path.stem != own_token and _is_free_lock_of(registry, path):
                     found[path.stem] = path
     return found
+
+
+def _is_free_lock_of(registry: Path, path: Path) -> bool:
+    return path.read_bytes() == os.fsencode(registry) and _is_file_locked(str(path)) is False
 
 
 def start_ticks(pid: int) -> int | None:

@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ _TOLD_SECONDS = 2.0
 _EXEC_SECONDS = 0.01
 # What was killed in a control group is gone, or will not be for long.
 _CGROUP_SECONDS = 1.0
+# Between two looks at a process that cannot be opened from here.
+_LOOK_SECONDS = 0.02
+#: What was waited for, and did not die: this process need not wait for it again.
+_undying: set[psutil.Process] = set()
 #: Stands for the descriptor of a process where the system has none.
 _NO_PIDFD = -1
 
@@ -119,31 +124,45 @@ def _send(process: int, pid: int, number: signal.Signals) -> None:
         ) from error
 
 
+def wait_until_gone(identity: ProcessIdentity, *, seconds: float) -> None:
+    """Wait until a process has ended, for so many seconds at most."""
+    deadline = monotonic() + seconds
+    if is_reachable(identity):
+        with suppress(InfrastructureError), _pidfd(identity.pid) as process:
+            if process not in (None, _NO_PIDFD) and _is_same(identity):
+                _has_ended(process, deadline)
+                return
+    while is_alive(identity) and monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
+
+
 def end_tree(identity: ProcessIdentity) -> Swept:
     """Kill a run's process and everything that descends from it; wait until they are gone.
 
     The processes are stopped before they are killed, parents first: what is stopped starts nothing
-    new. Blocks for ten seconds at most where one does not die.
+    new. Blocks for ten seconds at most where one does not die, and once in a process for each that does
+    not. This process itself is spared.
 
     What belongs to another user is not killed, and is among the survivors.
     """
-    return _end(lambda: _members(identity.token, identity))
+    return _end(lambda: _members(identity.token, identity), is_patient=True)
 
 
-def end_marked(token: str, *, since_tick: int = 0) -> Swept:
+def end_marked(token: str, *, since_tick: int = 0, is_patient: bool = True) -> Swept:
     """Kill what has a token in its environment, as ``end_tree`` does.
 
     Args:
         token: What the environment of each has.
         since_tick: Spare what started before, by the ticks of ``liveness.start_ticks``.
+        is_patient: Whether to wait also for what had been killed before and is there still, perhaps since
+            just now, and for what may not be killed.
     """
-    return _end(
-        lambda: [
-            member
-            for member in _members(token, None)
-            if (start_ticks(member.pid) or 0) >= since_tick
-        ]
-    )
+
+    def find() -> list[psutil.Process]:
+        found = _members(token, None)
+        return [one for one in found if (start_ticks(one.pid) or 0) >= since_tick]
+
+    return _end(find, is_patient=is_patient)
 
 
 def has_descendants(supervisor: ProcessIdentity) -> bool:
@@ -185,7 +204,7 @@ def end_children(identity: ProcessIdentity, since: tuple[int, int]) -> None:
         _signal_member(member, signal.SIGCONT)
     for member in told:
         _is_gone(member, deadline)
-    _end(find)
+    _end(find, is_patient=True)
 
 
 def _kept_by_multiprocessing() -> set[int]:
@@ -198,8 +217,24 @@ def _kept_by_multiprocessing() -> set[int]:
     }
 
 
+def reap(children: set[int]) -> None:
+    """Let the system forget those of these children of this process that have ended; so does the set."""
+    for pid in [*children]:
+        with suppress(ChildProcessError):  # somebody else was first, or it is not ours
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                continue
+        children.discard(pid)
+
+
 def end_cgroup(path: str) -> None:
-    """Kill what is in a control group that a supervisor made, and remove it (cgroups(7))."""
+    """Kill what is in a control group that a supervisor made, and remove it (cgroups(7)).
+
+    Not where this process is in it: what else is must then be found in another way.
+    """
+    with suppress(OSError):
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace")
+        if Path(path).name in groups.replace("\n", "/").split("/"):  # no other one has that name
+            return
     with suppress(OSError):
         Path(path, "cgroup.kill").write_text("1", encoding="ascii")
     with suppress(OSError):
@@ -223,17 +258,20 @@ def _wait_until_empty(path: str) -> None:
             events.seek(0)
 
 
-def _end(find: Callable[[], list[psutil.Process]]) -> Swept:
+def _end(find: Callable[[], list[psutil.Process]], *, is_patient: bool) -> Swept:
     deadline = monotonic() + _DEATH_SECONDS
     killed = 0
     while True:
         members = _frozen(find)
+        until = {}
         for member in members:
-            _signal_member(member, signal.SIGKILL)
-        survivors = tuple(one.pid for one in members if not _is_gone(one, deadline))
-        killed += len(members) - len(survivors)
-        if not members or survivors:
-            return Swept(killed, survivors)
+            may_end = (_kill(member) or is_patient) and member not in _undying
+            until[member] = deadline if may_end else 0.0
+        left = [member for member in members if not _is_gone(member, until[member])]
+        _undying.update(member for member in left if until[member])
+        killed += len(members) - len(left)
+        if not members or left:
+            return Swept(killed, tuple(member.pid for member in left))
 
 
 def _frozen(find: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
@@ -300,12 +338,34 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _signal_member(member: psutil.Process, number: signal.Signals) -> None:
+def _kill(member: psutil.Process) -> bool:
+    """Kill a process; return whether that is what it may be about to end by.
+
+    One that was killed before and is there still waits for a disk, say, and no signal ends that.
+    """
+    was_killed = _is_killed(member.pid)
+    return _signal_member(member, signal.SIGKILL) and not was_killed
+
+
+def _is_killed(pid: int) -> bool:
+    """Return whether SIGKILL is pending for a process (proc_pid_status(5)); not where there is no /proc."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("ShdPnd:"):
+                return bool(int(line.split()[1], 16) & 1 << signal.SIGKILL - 1)
+    return False
+
+
+def _signal_member(member: psutil.Process, number: signal.Signals) -> bool:
+    """Signal the very process that was found; return False where that is another user's."""
     with _pidfd(member.pid) as process:
         # psutil compares the start time: it is the one that was found, now that it is open.
         if process is not None and member.is_running():
-            with suppress(InfrastructureNotAvailable):  # it will be among the survivors
+            try:
                 _send(process, member.pid, number)
+            except InfrastructureNotAvailable:  # it will be among the survivors
+                return False
+    return True
 
 
 def _is_gone(member: psutil.Process, deadline: float) -> bool:
@@ -316,10 +376,15 @@ def _is_gone(member: psutil.Process, deadline: float) -> bool:
         if process is None or not member.is_running():
             return True
         if process != _NO_PIDFD:
-            poll = select.poll()
-            poll.register(process, select.POLLIN)
-            return bool(poll.poll(max(0.0, deadline - monotonic()) * 1_000))
+            return _has_ended(process, deadline)
     with suppress(psutil.TimeoutExpired):
         member.wait(max(0.0, deadline - monotonic()))
         return True
     return False
+
+
+def _has_ended(process: int, deadline: float) -> bool:
+    """Wait until a process that is open has ended, or the time runs out; return whether it has."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(max(0.0, deadline - monotonic()) * 1_000))

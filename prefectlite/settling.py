@@ -35,7 +35,7 @@ from prefectlite.liveness import (
     tidy,
     was_restarted,
 )
-from prefectlite.process_trees import end_cgroup, end_marked
+from prefectlite.process_trees import end_cgroup, end_marked, wait_until_gone
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity
 from prefectlite.registry import Registry, open_registry
 from prefectlite.run_folders import RunFolder, run_folders
@@ -110,10 +110,16 @@ def settle(
 
 def unrecorded_text(flow_run: FlowRun) -> str:
     """Return what is told of a run that ``settle`` could not put on record."""
-    was_left = " or it was not resumed in time" if flow_run.state.is_paused() else ""
+    processes = [one for one in (flow_run.supervisor, flow_run.process) if one is not None]
+    if any(is_alive(one) is False for one in processes):
+        truth = "its process is dead"
+    elif flow_run.state.is_paused():
+        truth = "it was not resumed in time"
+    else:
+        truth = "what was to start it is dead"
     return (
-        f"flow run {flow_run.name!r} is {flow_run.state.name} on record, but its process is dead"
-        f"{was_left}; the registry cannot be written, so that this cannot be recorded"
+        f"flow run {flow_run.name!r} is {flow_run.state.name} on record, but {truth}; the registry"
+        " cannot be written, so that this cannot be recorded"
     )
 
 
@@ -124,9 +130,7 @@ def wait_for_supervisor(flow_run: FlowRun, *, seconds: float = _ENDING_SECONDS) 
     """
     if flow_run.supervisor is None or not flow_run.state.is_final():
         return
-    deadline = monotonic() + seconds
-    while is_alive(flow_run.supervisor) and monotonic() < deadline:
-        time.sleep(_LOOK_SECONDS)
+    wait_until_gone(flow_run.supervisor, seconds=seconds)
 
 
 def _tidy(registry: Registry, ended: Sequence[FlowRun]) -> None:
@@ -182,7 +186,8 @@ def _settle_called(registry: Registry, flow_run: FlowRun, process: ProcessIdenti
     """Record the death of a process that nobody supervised.
 
     If its run was being cancelled, what it has started since the run began is killed first. The run stays
-    Cancelling where some of that does not die, or cannot be seen from here.
+    Cancelling where some of that does not die, or cannot be seen from here. Only who kills waits for
+    that: each command that reads runs comes by here.
     """
     if flow_run.state.is_cancelling() and not was_restarted(process):
         if not is_reachable(process):
@@ -194,8 +199,10 @@ def _settle_called(registry: Registry, flow_run: FlowRun, process: ProcessIdenti
             for run in registry.list_begun_flow_runs()
         )
         since_tick = tick_of(flow_run.started_at or flow_run.created_at)
-        if not has_others and end_marked(process.token, since_tick=since_tick).survivors:
-            return
+        if not has_others:
+            swept = end_marked(process.token, since_tick=since_tick, is_patient=False)
+            if swept.survivors:
+                return
     record_dead(registry, flow_run)
 
 

@@ -146,7 +146,7 @@ class Tree:
         with suppress(OSError):
             own = _read("/proc/self/cgroup").decode().rpartition("0::")[2].strip().rstrip("/")
             for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-                if ".." not in own and os.path.exists(f"{root}{own}/cgroup.procs"):
+                if ".." not in own and os.access(f"{root}{own}/cgroup.procs", os.W_OK):
                     self.cgroup = f"{root}{own}/prefectlite-{self.pid}-{time.monotonic_ns()}"
 
     def remove_cgroup(self) -> None:
@@ -289,25 +289,25 @@ class Supervisor:
         """Say who this is, then start the engine; OSError says why it could not be."""
         tree, pipes = self._tree, {"stdout": os.pipe(), "stderr": os.pipe()}
         tree.choose_cgroup()
-        try:
-            self._output = open(f"{self._folder}/output.jsonl", "ab", buffering=0)  # noqa: SIM115 - kept open
-            identity = {"pid": tree.pid, "hostname": os.uname().nodename, "cgroup": tree.cgroup}
-            if sys.platform == "linux":
-                identity["start_ticks"] = Process(tree.pid, "self").key[1]
-                identity["boot_id"] = _read("/proc/sys/kernel/random/boot_id").decode().strip()
-                identity["pid_namespace"] = os.readlink("/proc/self/ns/pid")
-            _publish(f"{self._folder}/supervisor.json", identity)
-            # Only now that others know of it: else it would stay, should this process be killed.
-            with suppress(OSError):  # we may not, or there is none
-                os.mkdir(tree.cgroup or "")
-            self._started_at = time.time_ns() // 1000
-            outputs, bind = [end for _, end in pipes.values()], lambda: tree.bind(self._directory)
-            tree.engine = _spawn(self._command, self._environment | self._token, outputs, bind)
-        except OSError:
-            tree.remove_cgroup()
-            raise
+        self._output = open(f"{self._folder}/output.jsonl", "ab", buffering=0)  # noqa: SIM115 - kept open
+        identity = {"pid": tree.pid, "hostname": os.uname().nodename, "cgroup": tree.cgroup}
+        if sys.platform == "linux":
+            identity["start_ticks"] = Process(tree.pid, "self").key[1]
+            identity["boot_id"] = _read("/proc/sys/kernel/random/boot_id").decode().strip()
+            identity["pid_namespace"] = os.readlink("/proc/self/ns/pid")
+        _publish(f"{self._folder}/supervisor.json", identity)
+        self._started_at = time.time_ns() // 1000
+        outputs, bind = [end for _, end in pipes.values()], lambda: tree.bind(self._directory)
+        tree.engine = _spawn(self._command, self._environment | self._token, outputs, bind)
         tree.has_children = True
-        tree.write_cgroup("cgroup.procs", b"%d" % tree.engine)  # from here, as it takes some 15 ms
+        try:  # only now that others know of it: else it would stay, should this process be killed
+            os.mkdir(tree.cgroup or "")
+            tree.write_cgroup("cgroup.procs", b"%d" % tree.engine)  # from here: it takes 15 ms
+        except OSError:  # there is none, or there may be no more of them
+            if tree.cgroup:
+                tree.cgroup = None
+                with suppress(OSError):
+                    _publish(f"{self._folder}/supervisor.json", identity | {"cgroup": None})
         self._hard_at = time.monotonic() + self._timeout_seconds
         for number, (name, (source, target)) in enumerate(pipes.items(), start=1):
             os.close(target)

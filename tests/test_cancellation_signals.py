@@ -72,6 +72,48 @@ def test_sigterm_that_comes_in_the_last_step_of_a_cancelled_flow_ends_nothing_af
     program.end()
 
 
+def is_stopped(program):
+    """Whether a process was stopped by a signal, and not yet reaped."""
+    try:
+        return Path(f"/proc/{program.pid}/stat").read_text().rpartition(") ")[2][0] == "T"
+    except OSError:
+        return False
+
+
+#: Sees itself to the end of the run that its own process has, and which does not end.
+ITSELF = """
+import signal
+from prefectlite.cancellation import enforce_cancellation, request_cancellation
+from prefectlite.errors import ConflictError
+from prefectlite.liveness import own_identity
+from prefectlite.names import new_id
+from prefectlite.records import FlowRun
+from prefectlite.registry import open_registry
+from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.states import Running
+
+signal.alarm(50)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+registry = open_registry(PREFECTLITE_REGISTRY.value())
+run = FlowRun(id=new_id(), name="n", flow_name="f", state=Running(), process=own_identity())
+registry.create_flow_run(run)
+try:
+    enforce_cancellation(registry, request_cancellation(registry, run, grace_seconds=0))
+except ConflictError as error:
+    print(error)
+"""
+
+
+def test_a_process_that_cancels_its_own_run_does_not_stop_itself(registry, start_python, until):
+    program = start_python(ITSELF)
+    until(lambda: program.process.poll() is not None or is_stopped(program), "its end, or a stop")
+    assert not is_stopped(program)
+    told = "flow run 'n' does not end, and it is this process that would be killed\n"
+    assert program.end() == told
+    (run,) = registry.list_flow_runs()
+    assert run.state.name == "Cancelling"
+
+
 #: Heeds no cancellation, and is stopped as who has the write gate.
 IN_THE_GATE = """
 import fcntl, os, signal, sys, threading
@@ -111,7 +153,6 @@ def test_a_process_that_is_stopped_in_the_write_gate_is_killed(
     (run,) = registry.list_flow_runs()
     asked = request_cancellation(registry, run, grace_seconds=0)
     program.tell()
-    stat = Path(f"/proc/{program.pid}/stat")
-    until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "a stopped process")
+    until(lambda: is_stopped(program), "a stopped process")
     assert enforce_cancellation(registry, asked).state.name == "Cancelled"
     assert program.process.wait(40) == -signal.SIGKILL

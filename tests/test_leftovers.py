@@ -174,8 +174,8 @@ def prunes():
 def waiting(start_python):
     """Start a program that waits in a flow, or in the middle of storing a result too."""
 
-    def start(call="waits"):
-        program = start_python(KILLED.format(call=call))
+    def start(call="waits", **options):
+        program = start_python(KILLED.format(call=call), **options)
         assert program.line() == "ready"
         return program
 
@@ -203,6 +203,24 @@ def test_the_lock_of_a_dead_process_is_removed_when_its_run_has_ended_on_record(
     assert is_alive(runs[living.pid].process)
     assert is_alive(runs[unsettled.pid].process) is False
     living.kill()
+
+
+@pytest.mark.usefixtures("young_seconds")
+def test_the_lock_of_another_registry_that_shares_the_home_folder_is_left_to_it(
+    registry, tmp_path, waiting
+):
+    url = f"sqlite:///{tmp_path / 'other' / 'registry.db'}"
+    program = waiting(env={"PREFECTLITE_REGISTRY": url})
+    program.kill()
+    other = open_registry(url)
+    (run,) = other.list_flow_runs()
+    assert remove_files_of_the_dead(registry) == 0
+    assert remove_files_of_the_dead(other) == 0
+    assert run.process.token in locks()
+    record_dead(other, run)
+    assert remove_files_of_the_dead(registry) == 0
+    assert remove_files_of_the_dead(other) == 1
+    assert run.process.token not in locks()
 
 
 def test_who_looks_for_the_locks_of_the_dead_keeps_its_own(registry, waiting):

@@ -28,7 +28,7 @@ from prefectlite.errors import (
 from prefectlite.infrastructure import DEFAULT_TYPE, Infrastructure, Launched
 from prefectlite.liveness import is_alive, machine_id, start_ticks
 from prefectlite.names import near_names
-from prefectlite.process_trees import send
+from prefectlite.process_trees import reap, send
 from prefectlite.records import FlowRun, ProcessIdentity
 from prefectlite.run_folders import RunFolder, run_folders
 from prefectlite.settings import (
@@ -134,7 +134,7 @@ class Process(Infrastructure):
         actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         if not self.stream_output:
             actions += [(os.POSIX_SPAWN_OPEN, number, log, flags, 0o600) for number in (1, 2)]
-        _reap()
+        reap(_started)
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-I", "-S", str(_SUPERVISOR), str(folder.path)],
@@ -187,14 +187,6 @@ class Process(Infrastructure):
 _started: set[int] = set()
 
 
-def _reap() -> None:
-    for pid in [*_started]:
-        with suppress(ChildProcessError):
-            if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                continue
-        _started.discard(pid)
-
-
 def _when_begun(folder: RunFolder, pid: int) -> Launched:
     """Wait until a supervisor has said who it is.
 
@@ -203,7 +195,7 @@ def _when_begun(folder: RunFolder, pid: int) -> Launched:
     """
     deadline = monotonic() + _START_SECONDS
     while (supervisor := folder.supervisor()) is None:
-        _reap()
+        reap(_started)
         if pid not in _started or monotonic() >= deadline:
             if pid in _started:  # not waited for, so that its number is nobody else's
                 os.kill(pid, signal.SIGKILL)

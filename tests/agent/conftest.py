@@ -17,7 +17,9 @@ import prefectlite
 from prefectlite.clock import now
 from prefectlite.deployment_records import WorkQueue
 from prefectlite.names import new_id
+from prefectlite.process_trees import end_cgroup
 from prefectlite.records import FlowRun
+from prefectlite.run_folders import run_folders
 from prefectlite.states import Cancelling, Scheduled
 
 DEADLINE_SECONDS = 60
@@ -242,6 +244,8 @@ class Site:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     continue
+        for group in filter(None, [folder.cgroup() for folder in run_folders()]):
+            end_cgroup(group)
         os.close(self._gate)
 
 

@@ -214,32 +214,40 @@ def test_it_waits_no_longer_than_until_the_next_run_is_due(site, service):
     assert 0 < service._round() <= 0.5
 
 
-@pytest.mark.parametrize("is_launched", [True, False])
-def test_what_it_has_taken_is_launched_when_the_registry_can_be_used_again(
-    site, service, monkeypatch, is_launched
+@pytest.mark.parametrize("failure", ["launched", "not released", "released"])
+def test_what_it_has_taken_is_launched_once_when_the_registry_can_be_used_again(
+    site, service, monkeypatch, failure
 ):
-    runs = [site.add() for _ in range(3)]
+    runs, launched = [site.add() for _ in range(3)], []
+    release = site.registry.launches.release_flow_run
+
+    def noted(registry, flow_run):
+        launched.append(flow_run.id)
+        return launch(registry, flow_run)
 
     def fails_once(registry, flow_run):
-        monkeypatch.setattr(agent, "launch", launch)
-        if not is_launched:
-            monkeypatch.setattr(site.registry.launches, "release_flow_run", is_held)
-            raise InfrastructureError("no room")
-        launch(registry, flow_run)
-        raise RegistryLockTimeoutError("held")
+        monkeypatch.setattr(agent, "launch", noted)
+        if failure == "launched":
+            noted(registry, flow_run)
+            raise RegistryLockTimeoutError("held")
+        monkeypatch.setattr(site.registry.launches, "release_flow_run", is_held)
+        raise InfrastructureError("no room")
 
     def is_held(flow_run, state):
         monkeypatch.delattr(site.registry.launches, "release_flow_run")
+        if failure == "released":
+            release(flow_run, state)
         raise RegistryLockTimeoutError("held")
 
     monkeypatch.setenv("PYTHONPATH", site.sources)
     monkeypatch.setattr(agent, "launch", fails_once)
     with pytest.raises(RegistryLockTimeoutError):
         service._round()
-    service._claim_at = 0.0
-    service._round()
+    for _ in range(2):  # what was left of those that were taken, and what was let go
+        service._claim_at = service._settle_at = 0.0
+        service._round()
     site.until_state("Completed", *runs)
-    assert sorted(site.begun()) == sorted(run.id for run in runs)
+    assert sorted(launched) == sorted(site.begun()) == sorted(run.id for run in runs)
 
 
 def test_a_run_that_is_deleted_just_when_it_was_taken_is_passed_over(site, service, monkeypatch):

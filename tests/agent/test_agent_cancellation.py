@@ -13,6 +13,7 @@ from prefectlite.cancellation import request_cancellation
 from prefectlite.clock import now
 from prefectlite.launching import launch
 from prefectlite.names import new_id
+from prefectlite.run_folders import RunFolder
 from prefectlite.states import Running
 from prefectlite.upkeep_records import Deleted
 
@@ -45,14 +46,23 @@ def test_a_run_that_heeds_ends_by_itself(site):
 
 def test_agents_that_are_killed_meanwhile_keep_to_the_same_deadline(site):
     run = begun(site)
-    site.ask(run, grace_seconds=1.5)
+    site.ask(run, grace_seconds=600)
     kill_at = site.find(run).kill_at
+    told = RunFolder.of(run.supervisor).path / "stop.json"
+    site.until(told.exists, "told to end by the run itself, which does it once")
     for _ in range(2):
+        left = kill_at - now()
+        told.unlink()
         agent = site.agent().says("takes runs from")
+        site.until(told.exists, "told to end")
         agent.ends(-signal.SIGKILL, by=signal.SIGKILL)
+        assert json.loads(told.read_text())["grace_seconds"] < left.total_seconds()
+    asked = site.find(run)
+    assert (asked.state.name, asked.kill_at) == ("Cancelling", kill_at)
+    site.registry.launches.set_kill_at(run.id, now())  # by who would wait no longer
     agent = site.agent()
     ended = site.until_state("Cancelled", run)
-    assert ended.kill_at == kill_at <= ended.ended_at
+    assert ended.kill_at <= ended.ended_at < kill_at
     agent.ends(by=signal.SIGTERM)
     site.until_empty()
 
@@ -183,7 +193,7 @@ def test_a_run_whose_processes_died_is_crashed_by_the_next_round(site):
 
 def test_a_run_that_is_deleted_while_it_is_being_cancelled_is_forgotten(site):
     run = begun(site)
-    site.ask(run, grace_seconds=1)
+    site.ask(run, grace_seconds=60)
     agent = site.agent().says("takes runs from")
     site.registry.upkeep.delete_flow_runs([run.id], Deleted())
     site.until_state("Completed", site.add())

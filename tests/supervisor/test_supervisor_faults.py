@@ -1,6 +1,7 @@
 """A supervisor where the machine is against it: an early signal, a full disk, a refused signal."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from prefectlite.process_trees import end_cgroup
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a subreaper")
 
@@ -133,8 +136,48 @@ def cgroups(supervise):
 def test_a_control_group_is_made_only_when_others_know_of_it(cgroups, supervise, tmp_path):
     # It stops where it would say who it is: nobody reads what it writes to.
     prefix = ["/bin/sh", "-c", f'mkfifo {tmp_path}/run-1/supervisor.json.tmp; exec "$@"', "sh"]
+    before = {*cgroups.glob("prefectlite-*")}  # of an earlier process with the same PID, perhaps
     run = supervise("", {"prefix": prefix}).has("output.jsonl")
-    made = [*cgroups.glob(f"prefectlite-{run.process.pid}-*")]
+    made = {*cgroups.glob(f"prefectlite-{run.process.pid}-*")} - before
     for group in made:
         group.rmdir()
-    assert made == []
+    assert made == set()
+
+
+def test_a_control_group_that_cannot_be_made_is_not_named(cgroups, supervise):
+    own = cgroups / f"prefectlite-test-{os.getpid()}"
+    # Nothing can be made inside of it (cgroups(7)).
+    script = 'mkdir "$1" && echo 0 > "$1/cgroup.max.descendants" && echo $$ > "$1/cgroup.procs"'
+    try:
+        prefix = ["/bin/sh", "-c", f'{script} && shift && exec "$@"', "sh", str(own)]
+        run = supervise("", {"prefix": prefix})
+        report, code = run.end()
+        record = json.loads((run.folder / "supervisor.json").read_text(encoding="utf-8"))
+        assert (report["reason"], code, record["cgroup"]) == ("ended", 0, None)
+    finally:
+        own.rmdir()
+
+
+#: Ends a control group that it is in itself.
+IN_ITS_GROUP = """
+import os, sys
+from pathlib import Path
+from prefectlite.process_trees import end_cgroup
+
+group = Path(sys.argv[1])
+group.mkdir()
+(group / "cgroup.procs").write_text(str(os.getpid()))
+end_cgroup(str(group))
+print("there", flush=True)
+"""
+
+
+def test_who_ends_a_control_group_that_it_is_in_lives_on(cgroups, start_python):
+    group = cgroups / f"prefectlite-test-{os.getpid()}"
+    try:
+        program = start_python(IN_ITS_GROUP, group)
+        assert program.line() == "there"
+        program.end()
+    finally:
+        end_cgroup(str(group))
+    assert not group.exists()
