@@ -7,17 +7,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
 #: The checkout, which the processes that are measured import from.
 SOURCES = Path(__file__).parents[2]
+#: What one process may take, on a busy machine and with a registry of 1,000,000 task runs; then it hangs.
+DEADLINE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,22 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(SOURCES), "PYTHONPYCACHEPREFIX": str(cache)}
 
 
+@contextmanager
+def killed_after(
+    process: subprocess.Popen[Any], seconds: float = DEADLINE_SECONDS
+) -> Iterator[None]:
+    """Kill a process that is waited for in the block, and has not ended after so many seconds.
+
+    subprocess's own timeouts poll for its end, in naps of up to 50 ms, which would be measured.
+    """
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def process_seconds(arguments: Sequence[str]) -> float:
     """Run Python with these arguments, and return how long the whole process took.
 
@@ -162,16 +182,19 @@ def process_seconds(arguments: Sequence[str]) -> float:
         CalledProcessError: It did not end with 0.
     """
     started = perf_counter()
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *arguments],
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # No timeout: with one, subprocess polls for the end, in naps of up to 50 ms.
-        check=True,
     )
-    return perf_counter() - started
+    with killed_after(process):
+        exit_code = process.wait()
+    seconds = perf_counter() - started
+    if exit_code:
+        raise subprocess.CalledProcessError(exit_code, process.args)
+    return seconds
 
 
 def process_output(arguments: Sequence[str]) -> str:
@@ -185,4 +208,5 @@ def process_output(arguments: Sequence[str]) -> str:
         stderr=subprocess.DEVNULL,
         check=True,
         text=True,
+        timeout=DEADLINE_SECONDS,
     ).stdout

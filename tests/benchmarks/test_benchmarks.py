@@ -1,15 +1,11 @@
 """What must not grow, counted: no stopwatch can fail these."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 SOURCES = Path(__file__).parents[2]
-DEADLINE_SECONDS = 60
 
 #: Counts what is executed on the registry's connection. Log lines are left out, because a thread
 #: writes them whenever it comes to it, and so are the looks of the watch thread, by the clock.
@@ -200,22 +196,10 @@ def test_a_flow_that_logs_nothing_starts_one_thread_which_watches_for_signals(st
     assert process.end().splitlines()[-1] == "1"
 
 
-def _benchmarks(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", *arguments],
-        cwd=SOURCES,
-        env=dict(os.environ),
-        timeout=DEADLINE_SECONDS,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_the_benchmarks_print_a_table_and_write_json(tmp_path):
+def test_the_benchmarks_print_a_table_and_write_json(bench, tmp_path):
     file = tmp_path / "rows.json"
-    done = _benchmarks("empty-flow", "version", "--quick", "--json", str(file))
-    assert done.returncode == 0, done.stderr
+    done = bench("tests.benchmarks", "empty-flow", "version", "--quick", "--json", file)
+    assert done.returncode == 0
     heading, *lines = done.stdout.splitlines()
     assert heading.split() == ["BENCHMARK", "UNIT", "OURS", "LIMIT", "RATIO", "TARGET"]
     rows = json.loads(file.read_text())["rows"]
@@ -228,7 +212,7 @@ def test_the_benchmarks_print_a_table_and_write_json(tmp_path):
     assert "targets" in rows[0]
 
 
-def test_a_benchmark_that_does_not_exist_is_a_usage_error():
-    done = _benchmarks("no-such")
+def test_a_benchmark_that_does_not_exist_is_a_usage_error(bench):
+    done = bench("tests.benchmarks", "no-such")
     assert done.returncode == 2
     assert "no such benchmark: no-such" in done.stderr

@@ -18,6 +18,7 @@ from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import Completed, Running
 from tests.benchmarks.measuring import (
+    DEADLINE_SECONDS,
     SOURCES,
     Benchmark,
     Row,
@@ -88,7 +89,7 @@ def _write(processes: int, seconds: float) -> list[dict[str, float]]:
         if process.stdin is not None:
             process.stdin.write("go\n")
             process.stdin.flush()
-    return [json.loads(process.communicate()[0]) for process in started]
+    return [json.loads(process.communicate(timeout=DEADLINE_SECONDS)[0]) for process in started]
 
 
 def _be_writer(seconds: float) -> dict[str, float]:

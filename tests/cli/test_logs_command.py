@@ -1,16 +1,11 @@
 """prefectlite flow-run logs and task-run logs: which lines, and following a run to its end."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-import prefectlite
 from prefectlite import following
 from prefectlite.clock import now
 from prefectlite.liveness import own_identity
@@ -30,7 +25,6 @@ from prefectlite.states import (
 )
 from prefectlite.upkeep_records import Deleted
 
-SOURCES = str(Path(prefectlite.__file__).parents[1])
 DEADLINE_SECONDS = 60
 
 
@@ -42,28 +36,6 @@ def _deadline():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def follow(tmp_path):
-    """Follow a run in another process; what still runs at the end of the test is killed."""
-    started = []
-
-    def start(*words, stdout=subprocess.PIPE):
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "prefectlite", *words],
-            env={**os.environ, "PYTHONPATH": SOURCES},
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -210,10 +182,10 @@ def test_what_a_supervised_run_wrote_last_comes_before_following_ends(run, start
 @pytest.mark.parametrize(
     "words", [("flow-run", "logs", "-f"), ("flow-run", "watch"), ("flow-run", "watch", "--json")]
 )
-def test_a_reader_that_goes_away_ends_following_though_nothing_is_said(follow, seeds, words):
+def test_a_reader_that_goes_away_ends_following_though_nothing_is_said(start_command, seeds, words):
     flow_run = seeds.flow_run(end=False)
     seeds.log(flow_run, "hello")
-    process = follow(*words, flow_run.id)
+    process = start_command(*words, flow_run.id)
     assert process.stdout.readline()
     process.stdout.close()
     assert process.wait(DEADLINE_SECONDS) == 141
@@ -221,10 +193,10 @@ def test_a_reader_that_goes_away_ends_following_though_nothing_is_said(follow, s
 
 
 @pytest.mark.parametrize("words", [("flow-run", "logs", "-f"), ("flow-run", "watch")])
-def test_ctrl_c_ends_following_without_a_word(follow, seeds, words):
+def test_ctrl_c_ends_following_without_a_word(start_command, seeds, words):
     flow_run = seeds.flow_run(end=False)
     seeds.log(flow_run, "hello")
-    process = follow(*words, flow_run.id)
+    process = start_command(*words, flow_run.id)
     assert process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(DEADLINE_SECONDS) == 130

@@ -5,7 +5,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +24,6 @@ from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.states import AwaitingRetry, Completed, Failed, Paused, Pending, Retrying, Running
 from prefectlite.upkeep_records import Deleted
 
-SOURCES = str(Path(__file__).parents[2])
 DEADLINE_SECONDS = 60
 FULL = Path("/dev/full")
 _KEYS = {
@@ -106,28 +104,6 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("event_flows", None)
 
 
-@pytest.fixture
-def begin():
-    """Begin ``prefectlite run`` in a process of its own; it is killed with the test."""
-    begun = []
-
-    def begin_run(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "prefectlite", "run", *arguments],
-            env={**os.environ, "PYTHONPATH": SOURCES},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        begun.append(process)
-        return process
-
-    yield begin_run
-    for process in begun:
-        process.kill()
-        process.communicate()
-
-
 def _registry():
     return open_registry(PREFECTLITE_REGISTRY.value())
 
@@ -182,8 +158,12 @@ def test_an_event_says_where_its_run_belongs(run):
     assert {one["task_name"] for one in called} == {"double"}
 
 
-def test_a_pause_a_resumption_and_a_cancellation_from_elsewhere_are_told_as_they_happen(begin, run):
-    process = begin("event_flows.py:waits", "--events", "-", "--quiet", "--junit", "out.xml")
+def test_a_pause_a_resumption_and_a_cancellation_from_elsewhere_are_told_as_they_happen(
+    start_command, run
+):
+    process = start_command(
+        "run", "event_flows.py:waits", "--events", "-", "--quiet", "--junit", "out.xml"
+    )
     events = []
 
     def read_until(name):
@@ -236,8 +216,8 @@ def test_two_documents_on_stdout_are_wrong_usage(run):
     ]
 
 
-def test_a_reader_that_goes_away_does_not_end_the_run(begin, folder):
-    process = begin("event_flows.py:until_gone", "--events", "-")
+def test_a_reader_that_goes_away_does_not_end_the_run(start_command, folder):
+    process = start_command("run", "event_flows.py:until_gone", "--events", "-")
     assert json.loads(process.stdout.readline())["state"]["name"] == "Running"
     process.stdout.close()
     process.stdout = None
@@ -286,8 +266,8 @@ def test_an_earlier_file_is_emptied_and_a_device_is_not(start, folder):
     assert len(_read("out.jsonl")) == 2
 
 
-def test_a_run_that_is_interrupted_is_told_to_its_end(begin):
-    process = begin("event_flows.py:until_gone", "--events", "out.jsonl", "--quiet")
+def test_a_run_that_is_interrupted_is_told_to_its_end(start_command):
+    process = start_command("run", "event_flows.py:until_gone", "--events", "out.jsonl", "--quiet")
     assert process.stdout.readline() == "imported\n"
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (events := _read("out.jsonl")) or events[-1]["state"]["name"] != "Completed":
@@ -300,9 +280,11 @@ def test_a_run_that_is_interrupted_is_told_to_its_end(begin):
     _check_complete(_read("out.jsonl"))
 
 
-def test_ctrl_c_ends_the_wait_for_a_reader_that_does_not_read(begin, until):
+def test_ctrl_c_ends_the_wait_for_a_reader_that_does_not_read(start_command, until):
     # The states of the 143 task runs are more than a pipe holds.
-    process = begin("event_flows.py:etl", "--events", "-", "--quiet", "--junit", "out.xml")
+    process = start_command(
+        "run", "event_flows.py:etl", "--events", "-", "--quiet", "--junit", "out.xml"
+    )
     until(Path("out.xml").exists)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)

@@ -50,41 +50,43 @@ def main() -> int:
     if arguments.rounds < 1:
         parser.error("at least one round is played")
     numbers = range(arguments.begin, arguments.begin + arguments.rounds)
-    plans = [draw(arguments.seed, number) for number in numbers]
+    plans, origin = [draw(arguments.seed, number) for number in numbers], f"seed {arguments.seed}"
     if arguments.plan is not None:
         try:
-            plans = [read_plan(arguments.plan)]
+            plans, origin = [read_plan(arguments.plan)], f"plan {arguments.plan}"
         except (OSError, ValueError, TypeError, KeyError) as error:
             parser.error(f"{arguments.plan} is no plan: {error!r}")
-    return _run(arguments.keep, arguments.seed, plans)
+    return _run(arguments.keep, origin, plans)
 
 
-def _run(kept: Path | None, seed: int, plans: Sequence[Plan]) -> int:
+def _run(kept: Path | None, origin: str, plans: Sequence[Plan]) -> int:
     """Play the rounds in a new folder, end all that they started, and return the exit code."""
     folder = kept or Path(tempfile.mkdtemp(prefix="prefectlite-crash-"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     site = Site(folder)
-    found: list[str] = []
+    has_evidence = True  # also where the bench itself fails
     try:
-        found = _play(site, f"seed {seed}", plans)
+        found = _play(site, origin, plans)
+        has_evidence = bool(found)
     except KeyboardInterrupt:
-        sys.stderr.write(f"interrupted; seed {seed}\n")
+        has_evidence = False
+        sys.stderr.write(f"interrupted; {origin}\n")
         return 130
     finally:
         site.close()
-        if found:
+        if has_evidence:
             sys.stderr.write(f"kept for you to look at: {folder}\n")
         elif kept is None:
             shutil.rmtree(folder, ignore_errors=True)
     return _report(found)
 
 
-def _play(site: Site, seed: str, plans: Sequence[Plan]) -> list[str]:
+def _play(site: Site, origin: str, plans: Sequence[Plan]) -> list[str]:
     """Play the rounds, tell of each, and return what was found; the first round to find stops it."""
     victims: Counter[str] = Counter()
     for plan in plans:
         began_at = time.monotonic()
-        sys.stderr.write(f"round {plan.number} of {seed}: {plan}\n")
+        sys.stderr.write(f"round {plan.number} of {origin}: {plan}\n")
         outcome = play(site, plan)
         victims.update(outcome.victims)
         _tell(outcome, time.monotonic() - began_at)
@@ -93,7 +95,7 @@ def _play(site: Site, seed: str, plans: Sequence[Plan]) -> list[str]:
     else:
         outcome = finish(site, plans[-1].number + 1)
     killed = ", ".join(f"{count} {kind}" for kind, count in victims.most_common()) or "nobody"
-    sys.stdout.write(f"{seed}: {sum(victims.values())} killed: {killed}\n")
+    sys.stdout.write(f"{origin}: {sum(victims.values())} killed: {killed}\n")
     return outcome.found
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from tests.crash.journal import Fact
 from tests.crash.plans import Plan, Start
 from tests.crash.records import tree_of
-from tests.crash.site import BenchOverError, Done, Site
+from tests.crash.site import Done, Site
 
 #: What a command that exits so has said of the run.
 _ENDS = {
@@ -79,23 +79,14 @@ class Actors:
     def finish(self) -> None:
         """Wait for the end of the programs that ran a flow themselves, and note what they said."""
         for start, process in self._engines:
-            done = self._site.finish(process)
+            done = self._site.finish(process, run=start.name)
             if start.how == "foreground" and done.code in _ENDS:
                 self._note("ended", start.name, types=_ENDS[done.code])
 
     def _thread(self, act: Callable[..., None], *args: object) -> threading.Thread:
-        thread = threading.Thread(target=self._guarded, args=(act, *args), daemon=True)
+        thread = threading.Thread(target=self._site.guarded, args=(act, *args), daemon=True)
         thread.start()
         return thread
-
-    def _guarded(self, act: Callable[..., None], *args: object) -> None:
-        try:
-            act(*args)
-        except BenchOverError:
-            return
-        except Exception as error:
-            self._note("complained", "", text=f"the bench itself: {error!r}")
-            raise
 
     def _note(self, fact: str, run: str, *, types: Sequence[str] = (), text: str = "") -> None:
         self._site.journal.note(Fact(fact, run=run, types=types, text=text))

@@ -277,6 +277,16 @@ def commands_work(evidence: Evidence) -> list[str]:
     return [f"{fact.fact}: {fact.text}" for fact in evidence.of("hung", "complained")]
 
 
+def nobody_else_is_killed(evidence: Evidence) -> list[str]:
+    """Who was killed, and not by the bench, was running a flow, and that is Cancelled."""
+    runs = evidence.runs()
+    return [
+        f"not by the bench: {fact.text}"
+        for fact in evidence.of("was_killed")
+        if fact.run not in runs or runs[fact.run].type != "CANCELLED"
+    ]
+
+
 def everything_comes_to_its_end(evidence: Evidence) -> list[str]:
     """When agents have had their time, no run waits any more."""
     runs = evidence.records.flow_runs.values() if evidence.is_over else ()
@@ -300,6 +310,7 @@ AT_REST: tuple[Rule, ...] = (
     what_is_over_has_no_process,
     gate_is_free,
     no_file_is_left_over,
+    nobody_else_is_killed,
     everything_comes_to_its_end,
 )
 WHEN_PRUNED: tuple[Rule, ...] = (no_file_of_the_dead_is_left, commands_work)

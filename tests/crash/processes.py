@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.processes import pids
+
 #: The variable that holds the mark, ``bench.round``.
 MARK = "CRASH_BENCH"
 _TOKEN = b"PREFECTLITE_RUN_TOKEN="
@@ -56,11 +58,10 @@ class Process:
 def marked(mark: str) -> list[Process]:
     """Return the processes whose mark begins so; without zombies, which have no environment."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            process = look(int(entry.name), mark)
-            if process is not None:
-                found.append(process)
+    for pid in pids():
+        process = look(pid, mark)
+        if process is not None:
+            found.append(process)
     return sorted(found, key=lambda one: (one.start_ticks, one.pid))
 
 

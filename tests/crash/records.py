@@ -14,8 +14,8 @@ from typing import Any
 from tests.crash.processes import Process
 
 _FLOW_RUNS = """
-    SELECT seq, id, name, flow_name, state_type, state_name, state_message, state_version,
-        run_count, parent_flow_run_id, work_queue, process, supervisor, launcher, infrastructure_pid
+    SELECT seq, id, name, flow_name, state_type, state_name, state_version,
+        run_count, parent_flow_run_id, process, supervisor, launcher, infrastructure_pid
     FROM flow_run
 """
 _TASK_RUNS = """
@@ -59,11 +59,9 @@ class Run:
     name: str
     flow_run_id: str
     flow_name: str
-    message: str
     run_count: int
     history: tuple[Change, ...]
     parent_id: str | None = None
-    work_queue: str | None = None
     is_launched: bool = False
     owners: tuple[Owner | None, Owner | None, Owner | None] = (None, None, None)
 
@@ -123,7 +121,7 @@ def read(home: Path) -> Records:
         for row in connection.execute(_TASK_RUNS):
             seq, id_, flow_run_id, type_, name, version, run_count = row
             history = (*histories[seq], Change(version, type_, name))
-            records.task_runs[id_] = Run(id_, "", flow_run_id, "", "", run_count, history)
+            records.task_runs[id_] = Run(id_, "", flow_run_id, "", run_count, history)
         rows = connection.execute("SELECT DISTINCT task_run_id FROM log WHERE task_run_id NOTNULL")
         records.logged = {id_ for (id_,) in rows}
     return records
@@ -178,11 +176,9 @@ def _flow_run(row: sqlite3.Row, before: list[Change] | tuple[()]) -> Run:
         name=row["name"],
         flow_run_id=row["id"],
         flow_name=row["flow_name"],
-        message=row["state_message"] or "",
         run_count=row["run_count"],
         history=(*before, Change(row["state_version"], row["state_type"], row["state_name"])),
         parent_id=row["parent_flow_run_id"],
-        work_queue=row["work_queue"],
         is_launched=row["infrastructure_pid"] is not None,
         owners=(_owner(row["process"]), _owner(row["supervisor"]), _owner(row["launcher"])),
     )

@@ -46,7 +46,7 @@ class Killer(threading.Thread):
     """Kills by the plan, from its start until it is stopped.
 
     Attributes:
-        awaits_sign: Whether it waits for something else than its victim.
+        awaits_sign: Whether it waits, or will, for something else than its victim.
     """
 
     def __init__(self, site: Site, plan: Plan, outcome: Outcome) -> None:
@@ -56,17 +56,21 @@ class Killer(threading.Thread):
         self._outcome = outcome
         self._began_at = time.monotonic()
         self._is_stopped = threading.Event()
-        self.awaits_sign = False
+        self.awaits_sign = any(planned.when for planned in plan.kills)
 
     def run(self) -> None:
         """Do the kills, one after the other."""
-        for planned in self._plan.kills:
+        self._site.guarded(self._kill_all)
+
+    def _kill_all(self) -> None:
+        left = [*self._plan.kills]
+        while left:
+            planned = left.pop(0)
             self._is_stopped.wait(self._began_at + planned.at - time.monotonic())
-            self.awaits_sign = bool(planned.when)
             self._await(planned)
             if not self._is_stopped.wait(planned.linger):
                 self._kill(planned)
-            self.awaits_sign = False
+            self.awaits_sign = any(other.when for other in left)
 
     def stop(self) -> None:
         """Kill nobody more."""
@@ -99,8 +103,7 @@ class Killer(threading.Thread):
     def _kill(self, planned: Kill) -> None:
         victims = self._victims(planned, planned.kind)
         for victim in victims or ([] if planned.when else self._victims(planned, _ANYBODY)):
-            # On record first: what is found later has a reason.
-            self._site.journal.note(Fact("killed", pid=victim.pid, text=victim.words))
+            self._site.about_to_kill(victim)
             if kill(victim, self._site.round_mark):
                 seconds = time.monotonic() - self._began_at
                 told = f"{victim.kind} {victim.pid} after {seconds:.3f} s: {victim.words}"
@@ -111,7 +114,7 @@ class Killer(threading.Thread):
 def play(site: Site, plan: Plan) -> Outcome:
     """Play a round, and leave nothing of it running."""
     outcome = Outcome()
-    site.number = plan.number
+    site.begin(plan.number)
     for start in plan.starts:
         if start.how == "deployed":
             site.deploy(start.flow)
@@ -121,25 +124,26 @@ def play(site: Site, plan: Plan) -> Outcome:
     actors.join()
     _until_no_engine(site, killer)
     killer.stop()
-    outcome.found += _compared(site, ALWAYS)
+    found = _compared(site, ALWAYS)
     actors.dismiss()
     _end_what_goes_on(site)
     actors.finish()
-    outcome.found += _compared_at_rest(site)
+    found += _compared_at_rest(site)
+    outcome.found = [*dict.fromkeys(found)]  # what is wrong stays so from one look to the next
     end_all(site.mark)
     return outcome
 
 
 def finish(site: Site, number: int) -> Outcome:
     """Let agents launch all that still waits, and compare for the last time."""
-    site.number = number
+    site.begin(number)
     for _ in range(_TIMES):
         site.command("agent", "start", "--run-once")
         _until_no_engine(site)
         _end_what_goes_on(site)
         if all(run.is_final for run in records.read(site.home).flow_runs.values()):
             break
-    outcome = Outcome(found=_compared_at_rest(site, is_over=True))
+    outcome = Outcome(found=[*dict.fromkeys(_compared_at_rest(site, is_over=True))])
     end_all(site.mark)
     return outcome
 
@@ -153,10 +157,17 @@ def look(site: Site) -> list[str]:
 def _until_no_engine(site: Site, killer: Killer | None = None) -> None:
     """Wait until no run goes on; for some seconds, or until nothing is waited for to kill one."""
     deadline = time.monotonic() + _END_SECONDS
-    while any(one.kind in _OWNERS for one in site.processes()):
+    while _is_any_engine(site, killer):
         if time.monotonic() > deadline and not (killer and killer.awaits_sign):
             return
         time.sleep(_LOOK_SECONDS)
+
+
+def _is_any_engine(site: Site, killer: Killer | None) -> bool:
+    """Return whether a run goes on, or will for sure while somebody waits for that to kill one."""
+    kinds = {one.kind for one in site.processes()}
+    is_coming = killer is not None and killer.awaits_sign and "agent" in kinds
+    return not kinds.isdisjoint(_OWNERS) or (is_coming and records.is_any(site.home, "SCHEDULED"))
 
 
 def _end_what_goes_on(site: Site) -> Done:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +19,12 @@ from tests.crash.processes import MARK, Process, end_all, marked
 SOURCES = Path(__file__).parents[2]
 #: What a command may take on a busy machine before it counts as hung.
 HANG_SECONDS = 90.0
-_LOOK_SECONDS = 0.02
 _DAY_SECONDS = 86_400.0
 _KILLED = -9
-#: How commands may end here, as the table in the program's help says, or killed by the bench. Not
-#: with 2, wrong usage; with 5 only if the bench has killed the supervisor that was to start a run.
-_EXIT_CODES = (0, 1, 3, 4, 5, 124, 143, _KILLED)
-_UNAVAILABLE, _NOT_STARTED = 5, "could not be started"
+#: How commands may end here, as the table in the program's help says, or killed. Not with 2, wrong usage;
+#: with 5 only if the bench has just killed the supervisor that was to start the run.
+_EXIT_CODES = (0, 1, 3, 4, 124, 143, _KILLED)
+_UNAVAILABLE, _NOT_STARTED = 5, "flow run {} could not be started"
 _COMPLAINTS = ("internal error", "prefectlite: the last log lines are not on record")
 
 
@@ -41,11 +41,6 @@ class Done:
     out: str
     error: str
 
-    @property
-    def was_killed(self) -> bool:
-        """Whether the bench has killed it."""
-        return self.code == _KILLED
-
 
 class Site:
     """A folder for one bench, which is new, or was kept.
@@ -53,6 +48,7 @@ class Site:
     Attributes:
         mark: What begins the mark of all that is started here.
         number: That of the round which is going on, and a part of the mark.
+        kills: Whom the bench has killed in it, or was about to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,6 +56,7 @@ class Site:
         self.home = folder / "home"
         self.journal = Journal(folder / "journal.jsonl")
         self.number = -1
+        self.kills: list[Fact] = []
         self._is_closed = False
         self._lock = threading.Lock()
         self._outputs: dict[int, Path] = {}
@@ -77,6 +74,26 @@ class Site:
     def round_mark(self) -> str:
         """The mark of what this round has started."""
         return f"{self.mark}.{self.number}."
+
+    def begin(self, number: int) -> None:
+        """Begin a round."""
+        self.number = number
+        self.kills = []
+
+    def about_to_kill(self, victim: Process) -> None:
+        """Note a kill, on record before it is done: what is found later has a reason."""
+        self.kills.append(Fact("killed", run=victim.flow_run_id, pid=victim.pid, text=victim.words))
+        self.journal.note(self.kills[-1])
+
+    def guarded(self, act: Callable[..., None], *args: object) -> None:
+        """Act, in a thread: where the bench itself fails in it, that is found by the audit."""
+        try:
+            act(*args)
+        except BenchOverError:
+            return
+        except Exception as error:
+            self.journal.note(Fact("complained", text=f"the bench itself: {error!r}"))
+            raise
 
     def processes(self) -> list[Process]:
         """Return the processes of this bench that live."""
@@ -107,23 +124,33 @@ class Site:
         self._outputs[process.pid] = out
         return process
 
-    def finish(self, process: subprocess.Popen[bytes]) -> Done:
-        """Wait for the end of what ``start`` has started; what hangs is a fact, and is killed."""
+    def finish(self, process: subprocess.Popen[bytes], *, run: str = "") -> Done:
+        """Wait for the end of what ``start`` has started; what hangs is a fact, and is killed.
+
+        Args:
+            process: What was started.
+            run: The name of the flow run that this very process runs; empty for none.
+        """
         words = tuple(str(word) for word in process.args)  # type: ignore[union-attr] # start's list
+        is_hung = False
         try:
             code = process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
+            is_hung = True
             process.kill()
             code = process.wait()
-            self.journal.note(Fact("hung", text=" ".join(words)))
         out = self._outputs.pop(process.pid)
         error = out.with_suffix(".err")
         done = Done(words, code, _text(out), _text(error))
         out.unlink()
         error.unlink()
-        if not _is_documented(done):
-            told = f"{' '.join(words)} exited with {code}: {done.error.strip()[-2000:]}"
+        told = f"{' '.join(words)} exited with {code}: {done.error.strip()[-2000:]}"
+        if is_hung:
+            self.journal.note(Fact("hung", text=told))
+        elif not _is_documented(done, [kill for kill in self.kills if kill.pid != process.pid]):
             self.journal.note(Fact("complained", text=told))
+        elif code == _KILLED and process.pid not in {kill.pid for kill in self.kills}:
+            self.journal.note(Fact("was_killed", run=run, text=told))
         return done
 
     def command(self, *words: str) -> Done:
@@ -151,13 +178,6 @@ class Site:
             self._is_closed = True
         end_all(self.mark)
 
-    def until_empty(self, seconds: float) -> list[Process]:
-        """Wait until no process of this bench lives, for so long; return those that do."""
-        deadline = time.monotonic() + seconds
-        while (left := self.processes()) and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
-        return left
-
     def _environment(self) -> dict[str, str]:
         ours = ("PREFECT", "_PREFECT", "COV_", "GITHUB_", "PYTHONWARNINGS")
         kept = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
@@ -172,11 +192,21 @@ class Site:
         }
 
 
-def _is_documented(done: Done) -> bool:
+def _is_documented(done: Done, kills: Sequence[Fact]) -> bool:
     """Return whether a command ended in a way that its help names, and that fits."""
-    if done.code == _UNAVAILABLE and _NOT_STARTED not in done.error:
+    if any(sign in done.error for sign in _COMPLAINTS):
         return False
-    return done.code in _EXIT_CODES and not any(sign in done.error for sign in _COMPLAINTS)
+    if done.code == _UNAVAILABLE:
+        return any(_was_to_start(done, kill) for kill in kills)
+    return done.code in _EXIT_CODES
+
+
+def _was_to_start(done: Done, kill: Fact) -> bool:
+    """Return whether somebody who was killed is the supervisor that a command could not start."""
+    if kill.run:
+        return _NOT_STARTED.format(kill.run) in done.error
+    # Before it executes its own program, it looks like the command.
+    return kill.text.endswith(" ".join(done.words))
 
 
 def _text(path: Path) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from itertools import product
 from pathlib import Path
+from typing import NoReturn
 
 from tests.faults.places import Place
 from tests.faults.scenarios import SCENARIOS, set_up
 from tests.faults.sweeps import SWEEPS, mount, rounds
 
 _EVERY = 100
+_INTERRUPTED = 130
 _INSIDE = "PREFECTLITE_FAULTS_INSIDE"
 
 
@@ -23,7 +26,7 @@ def main() -> int:
     """Make the rounds, and return 1 where anything was wrong."""
     arguments = _arguments()
     if _INSIDE not in os.environ:
-        return _again_in_a_namespace()
+        _begin_again_in_a_namespace()
     with tempfile.TemporaryDirectory(prefix="prefectlite-faults-") as folder:
         mount(Path(folder))
         place = Place(Path(folder))
@@ -31,6 +34,8 @@ def main() -> int:
             set_up(place)
             place.keep()
             return _report(arguments, place)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
         finally:
             place.end_all()
             place.close()
@@ -81,15 +86,19 @@ def _arguments() -> argparse.Namespace:
     unknown = [name for name in arguments.sweeps if name not in SWEEPS]
     if unknown or arguments.every < 1:
         parser.error(f"no such sweep: {', '.join(unknown)}" if unknown else "--every: at least 1")
+    if os.geteuid() != 0:
+        parser.error("a small disk is mounted, which needs root")
+    for program in ("unshare", "mount", "strace"):
+        if shutil.which(program) is None:
+            parser.error(f"{program} is not installed")
     return arguments
 
 
-def _again_in_a_namespace() -> int:
-    """Do it in a mount namespace, so that no disk is left behind by whatever ends this."""
+def _begin_again_in_a_namespace() -> NoReturn:
+    """Become the same in a mount namespace, so that no disk is left behind by whatever ends this."""
     command = [sys.executable, "-m", "tests.faults", *sys.argv[1:]]
     unshare = ["unshare", "--mount", "--propagation", "private", "--"]
-    ended = subprocess.run([*unshare, *command], env={**os.environ, _INSIDE: "1"}, check=False)
-    return ended.returncode
+    os.execvpe("unshare", [*unshare, *command], {**os.environ, _INSIDE: "1"})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -89,29 +88,21 @@ def record_run():
 class Command:
     """How a command ended."""
 
-    def __init__(self, done):
-        self.code, self.out, self.error = done.returncode, done.stdout, done.stderr
+    def __init__(self, process):
+        self.out, self.error = process.communicate(timeout=_DEADLINE_SECONDS)
+        self.code = process.returncode
         #: What it said went wrong: the one line of error, then what to do.
         self.told = [line for line in self.error.splitlines() if line.startswith(("error", "hint"))]
 
 
 @pytest.fixture
-def command():
-    """Run a command of prefectlite in a process of its own; ``prefix`` starts it."""
+def command(start_command):
+    """Run a command of prefectlite to its end; ``prefix`` starts it. It may say no traceback of ours."""
 
-    def run(*arguments, prefix=(), **options):
-        done = subprocess.run(
-            [*prefix, sys.executable, "-m", "prefectlite", *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": _SOURCES},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_DEADLINE_SECONDS,
-            check=False,
-            **options,
-        )
-        assert f'File "{_SOURCES}' not in done.stderr, done.stderr
-        assert "internal error" not in done.stderr, done.stderr
-        return Command(done)
+    def run(*words, **options):
+        ended = Command(start_command(*words, **options))
+        assert f'File "{_SOURCES}' not in ended.error, ended.error
+        assert "internal error" not in ended.error, ended.error
+        return ended
 
     return run

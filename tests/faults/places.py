@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.processes import end_all, with_text
 
 #: The checkout, which the commands import from.
 SOURCES = Path(__file__).parents[2]
@@ -122,26 +123,15 @@ class Place:
 
     def pids(self) -> list[int]:
         """Return the processes that work in this place."""
-        mark = f"PREFECTLITE_HOME={self.home}\0".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:  # a zombie has no environment
-                    if mark in (entry / "environ").read_bytes():
-                        found.append(int(entry.name))
-                except OSError:  # it has ended
-                    continue
-        return found
+        return with_text(self._mark)
 
     def end_all(self) -> None:
         """Kill the processes that work in this place."""
-        while pids := self.pids():
-            for pid in pids:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(_LOOK_SECONDS)
+        end_all(self._mark)
+
+    @property
+    def _mark(self) -> str:
+        return f"PREFECTLITE_HOME={self.home}\0"
 
     def _environment(self) -> dict[str, str]:
         kept = {

@@ -6,21 +6,18 @@ registry, to who is alive on record, and to a run that has a supervisor.
 
 import json
 import os
+import select
 import signal
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-import prefectlite
 from prefectlite.registry import open_registry
 from prefectlite.run_filters import TaskRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
-SOURCES = str(Path(prefectlite.__file__).parents[1])
 DEADLINE_SECONDS = 60
 
 
@@ -38,17 +35,15 @@ def reading():
     registry.close()
 
 
-def listed():
+@pytest.fixture
+def listed(run_command):
     """Return the flow runs as a command shows them, which finds the dead ones."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefectlite", "flow-run", "ls", "--json"],
-        env={**os.environ, "PYTHONPATH": SOURCES},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE_SECONDS,
-    )
-    return {run["name"]: run["state"]["name"] for run in json.loads(done.stdout)}
+
+    def ls():
+        runs = json.loads(run_command("flow-run", "ls", "--json"))
+        return {run["name"]: run["state"]["name"] for run in runs}
+
+    return ls
 
 
 # Both write
@@ -183,7 +178,9 @@ forks()
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ENDS)
-def test_a_child_that_ends_takes_nothing_from_its_parent_that_says_it_lives(start_python, how):
+def test_a_child_that_ends_takes_nothing_from_its_parent_that_says_it_lives(
+    start_python, listed, how
+):
     parent = start_python(ALIVE.format(ENDS[how]))
     parent.line()
     assert listed()["victim"] == "Running"
@@ -192,9 +189,10 @@ def test_a_child_that_ends_takes_nothing_from_its_parent_that_says_it_lives(star
 
 
 OUTLIVES = """
-import os, signal, sys, time
-from pathlib import Path
+import os, sys
 from prefectlite import flow, get_run_logger, task
+
+go, told = map(int, sys.argv[1:])  # two ends of pipes to the test
 
 @task
 def step(): ...
@@ -203,17 +201,13 @@ def step(): ...
 def forks():
     if not os.fork():
         try:
-            signal.alarm(60)  # the test may fail before it says go
-            Path("child").write_text(str(os.getpid()))
-            while not Path("go").exists():
-                time.sleep(0.01)
+            os.read(go, 1)
             step()
         except BaseException as error:
-            Path("error").write_text(type(error).__name__)
+            os.write(told, type(error).__name__.encode())
         finally:
             os._exit(0)
-    while not Path("child").exists():
-        time.sleep(0.01)
+    os.close(told)
     print("forked", flush=True)
     sys.stdin.readline()
 
@@ -224,30 +218,27 @@ forks()
 @pytest.mark.long
 @pytest.mark.parametrize("is_killed", [False, True])
 def test_a_child_that_outlives_its_parent_does_not_keep_the_run_alive_nor_goes_on_with_it(
-    start_python, until, reading, tmp_path, monkeypatch, is_killed
+    start_python, listed, reading, is_killed
 ):
-    monkeypatch.chdir(tmp_path)
-    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    parent = start_python(OUTLIVES, **quiet)
+    (waiting, go), (told, telling) = os.pipe(), os.pipe()
+    pipes = [waiting, telling]
+    parent = start_python(OUTLIVES, *pipes, pass_fds=pipes, stderr=subprocess.DEVNULL)
+    for descriptor in pipes:
+        os.close(descriptor)
     assert parent.line() == "forked"
     if is_killed:
         parent.process.kill()
     else:
         parent.tell()
     parent.process.wait(DEADLINE_SECONDS)
-    child = int((tmp_path / "child").read_text())
     assert listed()["victim"] == ("Crashed" if is_killed else "Completed")
-    (tmp_path / "go").touch()
-    until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child))
-    assert (tmp_path / "error").read_text() == "FlowRunNotRunningError"
+    os.write(go, b"!")
+    os.close(go)
+    readable, _, _ = select.select([told], [], [], DEADLINE_SECONDS)
+    assert readable, "the child said nothing"
+    with open(told) as error:  # noqa: PTH123 - a descriptor; to its end, which is the child's
+        assert error.read() == "FlowRunNotRunningError"
     assert reading.list_task_runs() == []
-
-
-def is_zombie(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 SUPERVISED = """
@@ -264,34 +255,24 @@ def forks():
         step()
         sys.exit(0)
     os.wait()
+    reading, writing = os.pipe()
     if not os.fork():
         os.setsid()
-        open("stays", "w").write(str(os.getpid()))
+        os.write(writing, str(os.getpid()).encode())
         time.sleep(600)
-    while not os.path.exists("stays") or not open("stays").read():
-        time.sleep(0.01)
+    open("stays", "w").write(os.read(reading, 10).decode())
     step()
 """
 
 
 @pytest.mark.long
 def test_the_children_of_a_supervised_run_are_of_the_run_and_end_with_it(
-    tmp_path, monkeypatch, reading
+    tmp_path, monkeypatch, reading, run_command
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flows.py").write_text(SUPERVISED)
-
-    def run(*arguments):
-        subprocess.run(
-            [sys.executable, "-m", "prefectlite", *arguments],
-            env={**os.environ, "PYTHONPATH": SOURCES},
-            check=True,
-            capture_output=True,
-            timeout=DEADLINE_SECONDS,
-        )
-
-    run("run", "flows.py:forks", "--detach", "--name", "victim")
-    run("flow-run", "wait", "victim")
+    run_command("run", "flows.py:forks", "--detach", "--name", "victim")
+    run_command("flow-run", "wait", "victim")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "stays").read_text()), signal.SIG_DFL)
     victim = reading.find_flow_run("victim")

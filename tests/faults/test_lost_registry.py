@@ -6,21 +6,17 @@ Who has them open must not go on in what nobody else will ever read, nor harm wh
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-import prefectlite
 from prefectlite import database, flow
 from prefectlite.errors import RegistryLockTimeoutError, RegistryUnavailableError
 from prefectlite.locks import gate_holder
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
-SOURCES = str(Path(prefectlite.__file__).parents[1])
 DEADLINE_SECONDS = 60
 
 
@@ -224,29 +220,6 @@ def test_a_home_that_is_a_dangling_link_is_made_where_it_points(tmp_path, home):
 # Commands, and runs in other processes
 
 
-@pytest.fixture
-def command():
-    """Start a command in a process of its own."""
-    started = []
-
-    def start(*arguments):
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "prefectlite", *arguments],
-                env={**os.environ, "PYTHONPATH": SOURCES},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def ended(process):
     """Wait for the end of a process; return its exit code and what it said on stderr."""
     _, error = process.communicate(timeout=DEADLINE_SECONDS)
@@ -289,11 +262,11 @@ FOLLOWING = [("wait", "victim"), ("logs", "victim", "--follow"), ("watch", "vict
 @pytest.mark.parametrize(
     "loss", ["deleted", "emptied", "replaced", pytest.param("-shm, was deleted", id="-shm")]
 )
-def test_a_run_and_all_who_follow_it_end_with_an_error(loss, start_python, command, until):
+def test_a_run_and_all_who_follow_it_end_with_an_error(loss, start_python, start_command, until):
     path = make_registry()
     run = start_python(STEPS)
     run.line()
-    following = [command("flow-run", *arguments) for arguments in FOLLOWING]
+    following = [start_command("flow-run", *arguments) for arguments in FOLLOWING]
     for process in following:
         until(lambda process=process: has_open(process, f"{path}-shm"))
     LOSSES[loss](path)
@@ -311,7 +284,7 @@ def test_a_run_and_all_who_follow_it_end_with_an_error(loss, start_python, comma
 
 
 @pytest.mark.long
-def test_who_waits_for_a_cancellation_ends_with_an_error(start_python, command, until, home):
+def test_who_waits_for_a_cancellation_ends_with_an_error(start_python, start_command, until, home):
     path = make_registry()
     run = start_python(
         """
@@ -329,7 +302,7 @@ def test_who_waits_for_a_cancellation_ends_with_an_error(start_python, command, 
         """
     )
     run.line()
-    cancelling = command("flow-run", "cancel", "victim", "--wait", "--grace", "600")
+    cancelling = start_command("flow-run", "cancel", "victim", "--wait", "--grace", "600")
     until(
         lambda: any(
             run.state.is_cancelling()
@@ -345,21 +318,23 @@ def test_who_waits_for_a_cancellation_ends_with_an_error(start_python, command, 
 
 
 @pytest.mark.long
-def test_an_agent_waits_for_a_registry_that_is_put_back_and_ends_at_another_one(command, tmp_path):
+def test_an_agent_waits_for_a_registry_that_is_put_back_and_ends_at_another_one(
+    start_command, tmp_path
+):
     path = make_registry()
-    agent = command("agent", "start")
+    agent = start_command("agent", "start")
     assert "takes runs from" in agent.stderr.readline()
     path.rename(path.with_name("away"))
     while "was deleted" not in agent.stderr.readline():
         assert agent.poll() is None
     path.with_name("away").rename(path)
     (tmp_path / "flows.py").write_text("from prefectlite import flow\n@flow\ndef hello(): ...\n")
-    built = command(
+    built = start_command(
         *("deployment", "build", f"{tmp_path / 'flows.py'}:hello", "-n", "it"),
         *("-o", str(tmp_path / "it.toml"), "--apply"),
     )
     assert ended(built)[0] == 0
-    assert ended(command("deployment", "run", "hello/it"))[0] == 0
+    assert ended(start_command("deployment", "run", "hello/it"))[0] == 0
     while "Launched" not in agent.stderr.readline():
         assert agent.poll() is None
     replace(path)
@@ -371,14 +346,14 @@ def test_an_agent_waits_for_a_registry_that_is_put_back_and_ends_at_another_one(
 
 @pytest.mark.long
 def test_a_detached_run_whose_home_is_removed_ends_with_its_supervisor_and_makes_no_new_one(
-    tmp_path, command, until, home, with_token, monkeypatch
+    tmp_path, start_command, until, home, with_token, monkeypatch
 ):
     monkeypatch.setenv("MARK_OF_THIS_TEST", mark := f"mark-{os.urandom(8).hex()}")
     (tmp_path / "slow.py").write_text(
         "import time\nfrom prefectlite import flow, task\n@task\ndef step(): time.sleep(0.2)\n"
-        "@flow\ndef slow():\n    while True: step()\n"
+        "@flow\ndef slow():\n    for _ in range(300): step()\n"
     )
-    code, error = ended(command("run", str(tmp_path / "slow.py"), "--detach"))
+    code, error = ended(start_command("run", str(tmp_path / "slow.py"), "--detach"))
     assert code == 0, error
     running = open_registry(url(), read_only=True)
     until(lambda: any(run.process for run in running.list_flow_runs()))

@@ -5,7 +5,6 @@ when the process goes on, or dies, nothing is lost and nothing is there twice.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
-import prefectlite
 from prefectlite import flow, get_run_logger, task
 from prefectlite.errors import RegistryLockTimeoutError
 from prefectlite.registry import open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
 
-SOURCES = str(Path(prefectlite.__file__).parents[1])
 DEADLINE_SECONDS = 60
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 
@@ -93,36 +90,15 @@ def names():
         return sorted(run.name for run in registry.list_flow_runs(limit=None))
 
 
-@pytest.fixture
-def command():
-    """Start a command; what still runs at the end is killed."""
-    started = []
-
-    def start(*arguments, **environment):
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "prefectlite", *arguments],
-                env={**os.environ, "PYTHONPATH": SOURCES, **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
 def ended(process):
     out, error = process.communicate(timeout=DEADLINE_SECONDS)
     return process.returncode, out, error
 
 
-def test_who_wants_to_write_gives_up_and_says_who_is_in_the_way_and_what_to_do(holder, command):
-    code, out, error = ended(command("flow-run", "delete", "first"))
+def test_who_wants_to_write_gives_up_and_says_who_is_in_the_way_and_what_to_do(
+    holder, start_command
+):
+    code, out, error = ended(start_command("flow-run", "delete", "first"))
     assert (code, out) == (5, "")
     assert f"held for 0.3 seconds by process {holder.pid} (python" in error
     assert "which is stopped" in error
@@ -152,7 +128,7 @@ def test_no_argument_of_the_holder_is_told_which_could_be_a_secret(start_python,
     with pytest.raises(RegistryLockTimeoutError) as caught:
         flow(lambda: None)()
     program = Path(sys.executable).name
-    assert str(caught.value).endswith(f"process {holder.pid} ({program} -W error)")
+    assert str(caught.value).endswith(f"process {holder.pid} ({program} -c)")
     holder.tell()
     holder.line()
 
@@ -198,7 +174,7 @@ def test_a_task_that_ends_meanwhile_is_not_running_for_ever(holder, monkeypatch)
 
 
 @pytest.mark.long
-def test_who_reads_does_not_notice(holder, command):
+def test_who_reads_does_not_notice(holder, start_command):
     for arguments in (
         ["flow-run", "ls", "--json"],
         ["flow-run", "inspect", "first", "--json"],
@@ -208,9 +184,9 @@ def test_who_reads_does_not_notice(holder, command):
         ["flow", "ls"],
         ["registry", "check"],
     ):
-        code, _, error = ended(command(*arguments))
+        code, _, error = ended(start_command(*arguments))
         assert code == 0, f"{arguments}: {error}"
-    code, out, error = ended(command("doctor"))
+    code, out, error = ended(start_command("doctor"))
     assert code == 5
     assert f"process {holder.pid} (python" in out + error
     assert f"kill -CONT {holder.pid}" in out + error
@@ -218,18 +194,20 @@ def test_who_reads_does_not_notice(holder, command):
 
 
 @pytest.mark.long
-def test_of_many_who_wait_each_is_told_and_nothing_is_lost_or_doubled(holder, command, tmp_path):
+def test_of_many_who_wait_each_is_told_and_nothing_is_lost_or_doubled(
+    holder, start_command, tmp_path
+):
     (tmp_path / "flows.py").write_text("from prefectlite import flow\n@flow\ndef hello(): ...\n")
     hello = f"{tmp_path / 'flows.py'}:hello"
-    waiters = [command("run", hello, "--name", f"in-vain-{n}", "--quiet") for n in range(6)]
+    waiters = [start_command("run", hello, "--name", f"in-vain-{n}", "--quiet") for n in range(6)]
     for waiter in waiters:
         code, _, error = ended(waiter)
         assert code == 5
         assert f"process {holder.pid}" in error
     patient = [
-        command(
+        start_command(
             *("run", hello, "--name", f"patient-{n}", "--quiet"),
-            PREFECTLITE_REGISTRY_LOCK_SECONDS="60",
+            env={"PREFECTLITE_REGISTRY_LOCK_SECONDS": "60"},
         )
         for n in range(3)
     ]
@@ -241,12 +219,12 @@ def test_of_many_who_wait_each_is_told_and_nothing_is_lost_or_doubled(holder, co
 
 @pytest.mark.long
 def test_a_holder_that_is_killed_frees_who_waits_at_once_and_leaves_nothing(
-    holder, command, until, tmp_path
+    holder, start_command, until, tmp_path
 ):
     (tmp_path / "flows.py").write_text("from prefectlite import flow\n@flow\ndef hello(): ...\n")
-    waiter = command(
+    waiter = start_command(
         *("run", f"{tmp_path / 'flows.py'}:hello", "--name", "waiter", "--quiet"),
-        PREFECTLITE_REGISTRY_LOCK_SECONDS="600",
+        env={"PREFECTLITE_REGISTRY_LOCK_SECONDS": "600"},
     )
     until(lambda: is_waiting(waiter.pid))
     holder.process.send_signal(signal.SIGKILL)
@@ -277,19 +255,19 @@ print("out", flush=True)
 
 
 @pytest.mark.long
-def test_who_is_stopped_while_it_makes_the_registry_is_named_too(start_python, command):
+def test_who_is_stopped_while_it_makes_the_registry_is_named_too(start_python, start_command):
     holder = start_python(OPENER)
     holder.line()
     holder.process.send_signal(signal.SIGSTOP)
     for arguments in (["flow-run", "ls"], ["run", "prefectlite.examples.etl"]):
-        code, _, error = ended(command(*arguments))
+        code, _, error = ended(start_command(*arguments))
         assert code == 5, error
         assert f"process {holder.pid} (python" in error
     holder.process.send_signal(signal.SIGCONT)
     holder.tell()
     assert holder.line() == "out"
     holder.end()
-    code, out, _ = ended(command("flow-run", "ls", "--json"))
+    code, out, _ = ended(start_command("flow-run", "ls", "--json"))
     assert (code, json.loads(out)) == (0, [])
 
 
@@ -312,20 +290,22 @@ def test_who_cannot_see_the_holder_is_told_where_to_look(holder, start_python):
 
 @pytest.mark.long
 def test_an_agent_tells_who_is_in_the_way_and_goes_on_when_nobody_is(
-    holder, command, until, tmp_path
+    holder, start_command, until, tmp_path
 ):
     holder.process.send_signal(signal.SIGCONT)
     holder.tell()
     holder.line()
     (tmp_path / "flows.py").write_text("from prefectlite import flow\n@flow\ndef hello(): ...\n")
-    built = command(
+    built = start_command(
         *("deployment", "build", f"{tmp_path / 'flows.py'}:hello", "-n", "it"),
         *("-o", str(tmp_path / "it.toml"), "--apply"),
     )
     assert ended(built)[0] == 0
-    agent = command("agent", "start")
+    agent = start_command("agent", "start")
     assert "takes runs from" in agent.stderr.readline()
-    assert ended(command("deployment", "run", "hello/it", "--name", "due", "--in", "2s"))[0] == 0
+    assert (
+        ended(start_command("deployment", "run", "hello/it", "--name", "due", "--in", "2s"))[0] == 0
+    )
     holder.tell()
     holder.line()
     holder.process.send_signal(signal.SIGSTOP)
@@ -335,6 +315,6 @@ def test_an_agent_tells_who_is_in_the_way_and_goes_on_when_nobody_is(
     let_go(holder)
     while "Launched flow run 'due'" not in agent.stderr.readline():
         assert agent.poll() is None
-    assert ended(command("flow-run", "wait", "due"))[0] == 0
+    assert ended(start_command("flow-run", "wait", "due"))[0] == 0
     agent.terminate()
     assert agent.wait(DEADLINE_SECONDS) == 0

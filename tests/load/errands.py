@@ -16,8 +16,9 @@ from prefectlite.names import new_id
 from prefectlite.registry import Registry
 from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import State
+from tests.benchmarks.measuring import DEADLINE_SECONDS
 from tests.load.programs import run_command, start_command
-from tests.load.trials import Trial
+from tests.load.trials import Trial, wait_until
 
 # More at once, and a busy machine would fall ever further behind.
 _MOST = 8
@@ -123,7 +124,7 @@ class Errands:
         """Do what is to be done with a run now; return whether all of it is over."""
         kind, state = errand.kind, self._state(errand.name)
         if state is not None and state.name == kind.acts_at and not errand.has_acted:
-            start_command("flow-run", kind.command, errand.name).wait()
+            start_command("flow-run", kind.command, errand.name).wait(DEADLINE_SECONDS)
             errand.has_acted = True
         have_ended = all(one.poll() is not None for one in errand.programs)
         if state is not None and state.is_final() and have_ended:
@@ -171,9 +172,12 @@ class Errands:
 
     def finish(self) -> None:
         """Begin no more, and wait until all that is under way has ended."""
-        while self._open or not self._end_pruning():
+
+        def have_ended() -> bool:
             self.advance()
-            time.sleep(0.1)
+            return not self._open and self._end_pruning()
+
+        wait_until(have_ended, "the end of all runs", seconds=DEADLINE_SECONDS)
 
     def stop(self) -> None:
         """End what is still there, where something went wrong."""

@@ -17,7 +17,14 @@ from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from tests.benchmarks import tasks
 from tests.benchmarks.bare import in_flow
-from tests.benchmarks.measuring import Sample, home, in_turns, process_seconds, quiet
+from tests.benchmarks.measuring import (
+    Sample,
+    home,
+    in_turns,
+    killed_after,
+    process_seconds,
+    quiet,
+)
 from tests.load.copies import DAYS, copy_runs, differences, make_runs
 from tests.load.programs import Ended, measured, run_command, start_python
 from tests.load.trials import Load, Trial
@@ -192,8 +199,9 @@ def _cancel_seconds(folder: Path) -> float:
     with home(folder):
         program = start_python(["-c", _LIVING], stdout=subprocess.PIPE)
         try:
-            if program.stdout is None or program.stdout.readline() != "ready\n":
-                raise AssertionError("the flow did not start")
+            with killed_after(program):
+                if program.stdout is None or program.stdout.readline() != "ready\n":
+                    raise AssertionError("the flow did not start")
             registry = open_registry(PREFECTLITE_REGISTRY.value())
             (flow_run,) = registry.list_flow_runs(FlowRunFilter(states=["running"]))
             command = ["flow-run", "cancel", flow_run.id, "--wait"]

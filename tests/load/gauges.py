@@ -15,17 +15,18 @@ _FEWEST = 9  # samples: three in each third
 _MB = 1_000_000
 # For a moment every process is one; an agent waits for those that it started every five seconds.
 _ZOMBIE_SECONDS = 15.0
-#: How much more the last third may have than the second, by what is counted. Memory and the file of the
-#: registry come in steps; files are as many as runs go on at that moment, or were not pruned yet.
+#: How much more the last third may have than the second, by what is counted: in half an hour, and in the
+#: short form, where little has come and gone. Memory and the file of the registry come in steps; files
+#: are as many as runs go on at that moment, or were not pruned yet.
 _TOLERANCES = {
-    "rss": 2 * _MB,
-    "descriptors": 2.0,
-    "threads": 2.0,
-    "registry.db": 2 * _MB,
-    "registry.db-wal": 4 * _MB,
-    "processes": 6.0,
-    "runs": 6.0,
-    "results": 200.0,
+    "rss": (2 * _MB, _MB // 2),
+    "descriptors": (2, 1),
+    "threads": (2, 1),
+    "registry.db": (2 * _MB, _MB // 4),
+    "registry.db-wal": (4 * _MB, _MB // 2),
+    "processes": (6, 2),
+    "runs": (6, 3),
+    "results": (200, 25),
 }
 
 
@@ -76,7 +77,7 @@ class Gauges:
         for name, values in self._samples.items():
             third = len(values) // 3
             second, last = mean(values[third:-third]), mean(values[-third:])
-            tolerance = _TOLERANCES[name.rpartition(": ")[2]]
+            tolerance = trial.scale.pick(*_TOLERANCES[name.rpartition(": ")[2]])
             is_flat = last - second <= tolerance
             told = f"{second:,.1f}, then {last:,.1f}; most {max(values):,.0f}"
             trial.claim(f"soak: {name} is flat, within {tolerance:,.0f}", is_flat, told)

@@ -10,21 +10,17 @@ from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
-from tests.benchmarks.measuring import home
+from tests.benchmarks.measuring import DEADLINE_SECONDS, home
 from tests.load.programs import (
-    DEADLINE_SECONDS,
     agent,
     deploy,
+    left_of_runs,
     memory_bytes,
     processor_seconds,
     run_command,
-    with_text,
-    zombies_of,
 )
 from tests.load.trials import Load, Trial, wait_until
 
-#: What supervisors and the agent's next look take, on a busy machine.
-_ENDING_SECONDS = 30.0
 _FLOW = """
 import signal, threading
 from prefectlite import flow
@@ -67,7 +63,6 @@ def _begin(trial: Trial, registry: Registry, count: int) -> None:
         lambda: len(_in_state(registry, "Running")) == count,
         f"{count} runs Running",
         seconds=DEADLINE_SECONDS,
-        pause=time.sleep,
     )
     trial.show(f"{name}: all Running", "s", time.monotonic() - began)
     listed = run_command("flow-run", "ls", "-s", "running", "-n", str(2 * count), "-q")
@@ -112,16 +107,7 @@ def _claim_nothing_left(
 ) -> None:
     """Say whether processes and files of the runs are gone a moment after the record says so."""
     name = f"{count} supervised runs"
-
-    def left() -> list[str]:
-        processes = [f"process {pid}" for pid in with_text(str(folder)) if pid != launcher]
-        runs = [str(path) for path in (folder / "runs").glob("*")]
-        zombies = [f"zombie {pid}" for pid in zombies_of([launcher])]
-        return [*processes, *runs, *zombies]
-
-    deadline = time.monotonic() + _ENDING_SECONDS
-    while (found := left()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    found = left_of_runs(folder, launcher)
     trial.claim(f"{name}: nothing left", not found, f"{len(found)}: {found[:3]}" if found else "")
     living = len(registry.list_begun_flow_runs())
     trial.claim_equal(f"{name}: on record as going on", living, 0)

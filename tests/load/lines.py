@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from itertools import pairwise
 from pathlib import Path
 
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_REGISTRY
-from tests.benchmarks.measuring import home
-from tests.load.programs import DEADLINE_SECONDS, Ended, Measured, measured, start_python
+from tests.benchmarks.measuring import DEADLINE_SECONDS, home, killed_after
+from tests.load.programs import Ended, Measured, measured, start_python
 from tests.load.trials import Load, Trial, wait_until
 
 _FLOW = """
@@ -63,7 +62,8 @@ def lines(trial: Trial) -> None:
         process = start_python(["-c", _FLOW, str(count), str(_LENGTH)], stdout=subprocess.PIPE)
         run_id = _wait_for_run(registry)
         follower = Measured(["flow-run", "logs", run_id, "--follow"], folder / "followed.txt")
-        told = json.loads(process.communicate()[0])
+        with killed_after(process):
+            told = json.loads(process.communicate()[0])
         followed = follower.end()
         _claim_read(trial, f"logs -f of {count:,} lines", followed, folder / "followed.txt", count)
         all_of_it = measured(["flow-run", "logs", run_id], folder / "all.txt")
@@ -80,7 +80,7 @@ def _wait_for_run(registry: Registry) -> str:
     def found() -> str:
         return next((run.id for run in registry.list_flow_runs() if run.flow_name == "talks"), "")
 
-    return wait_until(found, "a flow run", seconds=DEADLINE_SECONDS, pause=time.sleep)
+    return wait_until(found, "a flow run", seconds=DEADLINE_SECONDS)
 
 
 def _claim_read(trial: Trial, name: str, ended: Ended, path: Path, count: int) -> None:

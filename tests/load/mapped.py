@@ -9,7 +9,7 @@ from prefectlite.registry import open_registry
 from prefectlite.run_filters import TaskRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from tests.benchmarks import tasks
-from tests.benchmarks.measuring import home
+from tests.benchmarks.measuring import home, killed_after
 from tests.load.programs import run_command, start_python
 from tests.load.trials import Load, Trial
 
@@ -65,7 +65,8 @@ def _map(trial: Trial, where: str, count: int, *, at_most: float | None) -> None
         script = folder / "mapped_flow.py"
         script.write_text(_FLOW, encoding="utf-8")
         process = start_python([str(script), where, str(count)], stdout=subprocess.PIPE)
-        output, _ = process.communicate()
+        with killed_after(process):
+            output, _ = process.communicate()
         is_right, seconds = json.loads(output or "[false, 0]")
         registry = open_registry(PREFECTLITE_REGISTRY.value())
         completed = registry.list_task_runs(TaskRunFilter(states=["Completed"]), limit=None)

@@ -14,10 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from prefectlite.registry import Registry
-from tests.benchmarks.measuring import SOURCES, environment
-from tests.load.trials import wait_until
+from tests.benchmarks.measuring import DEADLINE_SECONDS, SOURCES, environment, killed_after
+from tests.load.trials import TooLateError, wait_until
+from tests.processes import pids, with_text
 
-DEADLINE_SECONDS = 600.0
+#: What supervisors and the agent's next look take, on a busy machine.
+_ENDING_SECONDS = 30.0
 _NANOSECONDS = 1e9
 # A command, and then the most memory that it has had, in kB, to a descriptor.
 _MEASURED = """
@@ -71,7 +73,13 @@ def run_command(*words: str) -> subprocess.CompletedProcess[str]:
     """Run a command of prefectlite's, and return its exit code and outputs."""
     command = [sys.executable, "-m", "prefectlite", *words]
     return subprocess.run(
-        command, env=environment(), cwd=SOURCES, check=False, capture_output=True, text=True
+        command,
+        env=environment(),
+        cwd=SOURCES,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
     )
 
 
@@ -103,8 +111,8 @@ class Measured:
 
     def end(self) -> Ended:
         """Wait until it has ended."""
-        # No timeout: with one, subprocess polls for the end, in naps of up to 50 ms.
-        exit_code = self.process.wait()
+        with killed_after(self.process):
+            exit_code = self.process.wait()
         seconds = time.perf_counter() - self._began
         with open(self._reading) as reading:  # noqa: PTH123 - a descriptor
             peak = reading.read()
@@ -127,7 +135,6 @@ def agent(registry: Registry, *words: str) -> Iterator[subprocess.Popen[str]]:
             lambda: process.poll() is not None or registry.deployments.list_agents(),
             "an agent on record",
             seconds=DEADLINE_SECONDS,
-            pause=time.sleep,
         )
         if process.poll() is not None:
             raise AssertionError(f"the agent ended with {process.returncode}")
@@ -137,20 +144,28 @@ def agent(registry: Registry, *words: str) -> Iterator[subprocess.Popen[str]]:
         process.wait(DEADLINE_SECONDS)
 
 
-def with_text(text: str) -> list[int]:
-    """Return the PIDs of the other processes that have a text in their environment."""
-    found = []
-    for pid in _pids():
-        with suppress(OSError):  # it has ended
-            if pid != os.getpid() and text.encode() in Path(f"/proc/{pid}/environ").read_bytes():
-                found.append(pid)
-    return found
+def left_of_runs(folder: Path, launcher: int) -> list[str]:
+    """Return what runs have left behind in a home folder, once there has been time to see to it.
+
+    Args:
+        folder: The home folder.
+        launcher: The PID of the agent that has launched them, and goes on.
+    """
+
+    def left() -> list[str]:
+        processes = [f"process {pid}" for pid in with_text(str(folder)) if pid != launcher]
+        files = [str(path) for path in (folder / "runs").glob("*")]
+        return [*processes, *files, *(f"zombie {pid}" for pid in zombies_of([launcher]))]
+
+    with suppress(TooLateError):
+        wait_until(lambda: not left(), "nothing left", seconds=_ENDING_SECONDS)
+    return left()
 
 
 def zombies_of(parents: Iterable[int]) -> set[int]:
     """Return the PIDs of the dead children that these processes have not waited for."""
     wanted, found = {*parents}, set()
-    for pid in _pids():
+    for pid in pids():
         with suppress(OSError):
             text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             state, parent, *_ = text[text.rindex(")") + 2 :].split()
@@ -183,7 +198,3 @@ def processor_seconds(pids: Iterable[int]) -> float:
     """
     files = [file for pid in pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat")]
     return sum(int(file.read_text(encoding="ascii").split()[0]) for file in files) / _NANOSECONDS
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]

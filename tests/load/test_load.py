@@ -1,39 +1,43 @@
 """The loads, with small sizes: what they claim holds, and one that does not is an error."""
 
 import json
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 SOURCES = Path(__file__).parents[2]
 DEADLINE_SECONDS = 280
-SEED = "1"
+SEED = 1
 
 
-def _load(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tests.load", "--seed", SEED, *arguments],
-        cwd=SOURCES,
-        env=dict(os.environ),
-        timeout=DEADLINE_SECONDS,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def load(bench):
+    """Run the loads."""
+    return partial(bench, "tests.load", "--seed", SEED, seconds=DEADLINE_SECONDS)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["writers", "mapped", "lines", "launched", "full", "soak"])
-def test_what_is_promised_holds_under_a_small_load(name, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bare-writers",
+        "writers",
+        "mapped",
+        "mapped-memory",
+        "lines",
+        "launched",
+        "full",
+        "soak",
+    ],
+)
+def test_what_is_promised_holds_under_a_small_load(load, name, tmp_path):
     file = tmp_path / "load.json"
-    done = _load(name, "--quick", "--json", str(file))
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = load(name, "--quick", "--json", file)
+    assert done.returncode == 0
     assert done.stdout.endswith(f"seed {SEED}: every claim holds\n")
     found = json.loads(file.read_text())
-    assert found["seed"] == int(SEED)
+    assert found["seed"] == SEED
     assert found["rows"]
     assert {claim["holds"] for claim in found["claims"]} == {True}
 
@@ -95,13 +99,13 @@ def test_what_grows_is_found_and_what_does_not_is_not(start_python, tmp_path):
     assert file.startswith("soak: registry.db is flat")
 
 
-def test_a_load_that_does_not_exist_is_a_usage_error():
-    done = _load("no-such")
+def test_a_load_that_does_not_exist_is_a_usage_error(load):
+    done = load("no-such")
     assert done.returncode == 2
     assert "no such load: no-such" in done.stderr
 
 
-def test_help_has_an_example():
-    done = _load("--help")
+def test_help_has_an_example(load):
+    done = load("--help")
     assert done.returncode == 0
     assert "example: python -m tests.load" in done.stdout

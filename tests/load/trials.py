@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import TypeVar
 
 from tests.benchmarks.measuring import Row, Sample, Scale, Target
@@ -91,13 +91,8 @@ def _sample(value: float | Sample) -> Sample:
     return value if isinstance(value, Sample) else Sample((float(value),))
 
 
-def wait_until(
-    condition: Callable[[], T], what: str, *, seconds: float, pause: Callable[[float], object]
-) -> T:
+def wait_until(condition: Callable[[], T], what: str, *, seconds: float) -> T:
     """Wait until a condition gives something true, and return that.
-
-    Args:
-        pause: Called between two looks, with how many seconds to sleep.
 
     Raises:
         TooLateError: It never did.
@@ -106,5 +101,5 @@ def wait_until(
     while not (found := condition()):
         if monotonic() > deadline:
             raise TooLateError(f"not within {seconds:g} s: {what}")
-        pause(_LOOK_SECONDS)
+        sleep(_LOOK_SECONDS)
     return found

@@ -19,7 +19,7 @@ from prefectlite.registry import Registry, open_registry
 from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from tests.benchmarks import writers
-from tests.benchmarks.measuring import environment, home
+from tests.benchmarks.measuring import DEADLINE_SECONDS, environment, home, killed_after
 from tests.load.programs import run_command, start_python
 from tests.load.trials import Load, Trial
 
@@ -27,7 +27,6 @@ _PROCESSES = 8
 _TASKS = 10
 _LINES = 3
 _WORST_MILLISECONDS = 250
-_LEAST_SHARE = 0.5
 
 
 def bare_writers(trial: Trial) -> None:
@@ -66,13 +65,14 @@ def _run(seconds: int) -> tuple[Sequence[dict[str, float]], str]:
         for _ in range(_PROCESSES)
     ]
     for process in started:
-        if process.stdout is None or process.stdout.readline() != "ready\n":
-            raise AssertionError(f"a writer did not start: {process.communicate()[1]}")
+        with killed_after(process):
+            if process.stdout is None or process.stdout.readline() != "ready\n":
+                raise AssertionError(f"a writer did not start: {process.communicate()[1]}")
     for process in started:
         if process.stdin is not None:
             process.stdin.write("go\n")
             process.stdin.flush()
-    ended = [process.communicate() for process in started]
+    ended = [process.communicate(timeout=DEADLINE_SECONDS) for process in started]
     errors = "".join(error for _, error in ended)
     errors += "".join(f"exit code {one.returncode}" for one in started if one.returncode)
     return [json.loads(out) for out, _ in ended if out], errors

@@ -181,7 +181,7 @@ class AgentMachine(RuleBasedStateMachine):
         self._cancel(data.draw(some.sampled_from(self._known())), grace_seconds)
 
     def _known(self) -> list[str]:
-        return [id_ for id_ in self.runs if id_ not in self.is_deleted] or self.runs[:0] or ["none"]
+        return [id_ for id_ in self.runs if id_ not in self.is_deleted] or ["none"]
 
     def _cancel(self, id_: str, grace_seconds: float) -> None:
         if id_ not in self.runs or id_ in self.is_deleted:
@@ -329,11 +329,11 @@ class AgentMachine(RuleBasedStateMachine):
             return "killed"
         except RegistryError:
             served.service._back_off()
-            served.claimed = [run.id for run in served.service._taken]
             return "failed"
         finally:
             self.world.on_step = before
-        served.claimed = []
+            # What it could not launch now stays taken, over rounds in which it launches nothing.
+            served.claimed = [run.id for run in served.service._taken]
         return "disturbed" if mishap is not None and not steps else "done"
 
     def _on_call(self, path: str, method: Callable, args: tuple, kwargs: dict) -> object:

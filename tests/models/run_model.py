@@ -37,11 +37,13 @@ class Runs:
         self.pauses: dict[str, dict[int, Pause]] = {}  # by the version of the Paused state
 
     def get(self, id_: str) -> FlowRun | TaskRun:
+        """Return a run; one that is not on record is gone."""
         if id_ not in self.records:
             raise Refused("gone")
         return self.records[id_]
 
     def create(self, *runs: FlowRun | TaskRun) -> None:
+        """Put runs on record; task runs, only while their flow run is Running."""
         for run in runs:
             if isinstance(run, TaskRun) and self.get(run.flow_run_id).state.type != "RUNNING":
                 raise Refused("not running", self.get(run.flow_run_id).state)
@@ -50,6 +52,7 @@ class Runs:
             self.history[run.id] = [StateChange(1, run.state, self.by)]
 
     def check(self, seen: Run, state: State) -> Run:
+        """Return a run as it is, if who saw it so may give it this state."""
         run = self.get(seen.id)
         follows = MAY_FOLLOW.get(run.state.type, "").split()
         if run.state_version != seen.state_version or state.type not in follows:
@@ -61,6 +64,7 @@ class Runs:
         return run
 
     def change(self, seen: Run, state: State, **others: object) -> Run:
+        """Give a run its next state, and other fields with it."""
         run = self.check(seen, state)
         is_attempt = state.type == "RUNNING" and run.state.type != "PAUSED"
         self.records[run.id] = changed = replace(
@@ -76,11 +80,13 @@ class Runs:
         return changed
 
     def begin(self, seen: FlowRun, state: State, process: ProcessIdentity) -> FlowRun:
+        """Let a process run a flow run: it says who it is with the state."""
         pid = seen.infrastructure_pid or f"{process.hostname}:{process.pid}"
         own = {"process": process, "supervisor": seen.supervisor, "infrastructure_pid": pid}
         return self.change(seen, state, **own)
 
     def pause(self, seen: FlowRun, state: State, pause: Pause, old: Pause | None) -> FlowRun:
+        """Pause a flow run, once for each key; an old pause that is given up lets go of its key."""
         self.check(seen, state)
         given_up = old and old.state_version
         others = [one for version, one in self.pauses[seen.id].items() if version != given_up]
@@ -94,6 +100,7 @@ class Runs:
         return paused
 
     def resume(self, seen: FlowRun, state: State, answer: Mapping[str, object] | None) -> FlowRun:
+        """Let a paused flow run go on, and keep the answer with its pause."""
         resumed = self.change(seen, state)
         if seen.state_version in self.pauses[seen.id]:
             self._keep(seen.id, seen.state_version, run_input=answer)
@@ -103,6 +110,7 @@ class Runs:
         self.pauses[id_][version] = replace(self.pauses[id_][version], **fields)
 
     def delete(self, id_: str) -> None:
+        """Forget a run, its history and its pauses, and the task runs of a flow run."""
         for run in [*self.records.values()]:
             if run.id == id_ or (isinstance(run, TaskRun) and run.flow_run_id == id_):
                 for kept in (self.records, self.history, self.pauses):

@@ -7,9 +7,8 @@ killed.
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -181,25 +180,9 @@ def couriers(home, with_token):
 
 
 @pytest.fixture
-def command(tmp_path):
-    """Start a command of prefectlite in a process of its own, in a folder with flows."""
-    started = []
-
-    def start(*words, **options):
-        pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "prefectlite", *words],
-            cwd=tmp_path,
-            text=True,
-            **{"stdin": subprocess.DEVNULL, **pipes, **options},
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+def command(start_command, tmp_path):
+    """Start a command of prefectlite in a folder with flows."""
+    return partial(start_command, cwd=tmp_path)
 
 
 class Site:

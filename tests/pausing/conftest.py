@@ -1,20 +1,13 @@
 """What the tests of pauses share: someone who does something while a flow is paused."""
 
 import contextvars
-import os
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
-import prefectlite
 from prefectlite import resume_flow_run, stops
 from prefectlite.run_filters import FlowRunFilter
 from prefectlite.states import Failed
-
-_SOURCES = str(Path(prefectlite.__file__).parents[1])
 
 #: How long a thread of a test may take to end; nothing here waits for the end of it.
 LONG_SECONDS = 50
@@ -186,25 +179,6 @@ def resumes(meanwhile, paused):
         meanwhile(resume)
 
     return begin
-
-
-@pytest.fixture
-def command():
-    """Run a command line in another process, and return what it printed; it must exit so."""
-
-    def run(*arguments, exit_code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "prefectlite", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": _SOURCES},
-            timeout=LONG_SECONDS,
-        )
-        assert done.returncode == exit_code, done.stderr
-        return done.stdout
-
-    return run
 
 
 @pytest.fixture

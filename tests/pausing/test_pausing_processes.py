@@ -181,11 +181,11 @@ def ends(program, exit_code=0):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_paused_flow_that_is_cancelled_runs_its_finally_and_is_cancelled(
-    registry, begin, command, name
+    registry, begin, run_command, name
 ):
     paused = "called" if name == "parent" else name
     program, run = begin(f"state = run({name!r}, UNTOLD); say(state and state.name)", paused)
-    command("flow-run", "cancel", run.id, "--wait")
+    run_command("flow-run", "cancel", run.id, "--wait")
     said = program.end(1 if name == "generated" else 0)
     assert "finally" in said
     assert "went on" not in said
@@ -195,17 +195,17 @@ def test_a_paused_flow_that_is_cancelled_runs_its_finally_and_is_cancelled(
 
 
 @pytest.mark.parametrize("name", ["called", "awaited"])
-def test_a_flow_in_a_thread_is_cancelled_while_it_is_paused(registry, begin, command, name):
+def test_a_flow_in_a_thread_is_cancelled_while_it_is_paused(registry, begin, run_command, name):
     program, run = begin(f"{THREAD}in_thread({name!r}, UNTOLD)", name)
-    command("flow-run", "cancel", run.id, "--wait")
+    run_command("flow-run", "cancel", run.id, "--wait")
     assert ends(program) == ["finally"]
     assert state(registry, name)[0] == "Cancelled"
 
 
-def test_a_flow_that_is_cancelled_takes_its_paused_subflow_along(registry, begin, command):
+def test_a_flow_that_is_cancelled_takes_its_paused_subflow_along(registry, begin, run_command):
     program, _ = begin("say(run('parent', UNTOLD).name)")
     (run,) = registry.list_flow_runs(FlowRunFilter(flow_names=["parent"]))
-    command("flow-run", "cancel", run.id, "--wait")
+    run_command("flow-run", "cancel", run.id, "--wait")
     assert ends(program) == ["finally", "Cancelled"]
     assert state(registry, "parent")[0] == "Cancelled"
     assert state(registry) == ("Cancelled", "Its flow run was cancelled.")

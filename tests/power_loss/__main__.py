@@ -19,6 +19,7 @@ from tests.power_loss.disks import Disk, Operation
 from tests.power_loss.restarted import restart
 from tests.power_loss.traces import operations, trace
 from tests.power_loss.workload import STEPS
+from tests.processes import end_all
 
 _SOURCES = Path(prefectlite.__file__).parents[1]
 _MEMORY = Path("/dev/shm")
@@ -35,25 +36,31 @@ _EXAMPLES = """examples:
 def main() -> int:
     """Trace, cut, audit and report; return 1 where anything was lost or corrupt."""
     arguments = _arguments()
-    room = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    folder = arguments.again or Path(tempfile.mkdtemp(prefix="power-loss-", dir=room))
+    folder = arguments.again or arguments.keep or _new_folder()
+    folder.mkdir(exist_ok=True)
     sys.stderr.write(f"seed {arguments.seed}, {arguments.cuts} cuts, in {folder}\n")
     _set_environment(folder)
     if machine_id() is None:
         sys.stderr.write("NOT TESTED: what runs say after a restart; there is no /etc/machine-id\n")
-    is_kept = arguments.again is not None
+    is_kept = True  # also where the bench itself fails
     try:
         bad = _audited(_traced(folder, arguments), folder, arguments)
-        if bad and not (arguments.synchronous or arguments.discard):
-            is_kept = True
-            again = f"--again {folder} --seed {arguments.seed} --cuts {arguments.cuts}"
-            sys.stdout.write(f"to see it again: python -m tests.power_loss {again}\n")
+        is_kept = bool(bad) and not arguments.synchronous
     except KeyboardInterrupt:
+        is_kept = False
         return _INTERRUPTED
     finally:
-        if not is_kept:
+        if is_kept:
+            again = f"--again {folder} --seed {arguments.seed} --cuts {arguments.cuts}"
+            sys.stdout.write(f"to see it again: python -m tests.power_loss {again}\n")
+        elif arguments.again is None and arguments.keep is None:
             shutil.rmtree(folder)
     return 1 if bad else 0
+
+
+def _new_folder() -> Path:
+    room = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    return Path(tempfile.mkdtemp(prefix="power-loss-", dir=room))
 
 
 def _arguments() -> argparse.Namespace:
@@ -79,8 +86,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--again", type=Path, metavar="FOLDER", help="use a trace that was kept, not a new one"
     )
-    parser.add_argument("--discard", action="store_true", help="keep no trace, whatever is found")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="a new folder, which is kept")
     arguments = parser.parse_args()
+    if arguments.keep is not None and arguments.keep.exists():
+        parser.error(f"there is a {arguments.keep} already")
     if shutil.which("strace") is None:
         parser.error("strace(1) is not installed")
     return arguments
@@ -112,7 +121,10 @@ def _traced(folder: Path, arguments: argparse.Namespace) -> list[Operation]:
             planted.SYNCHRONOUS: arguments.synchronous or "",
         }
         workload = [sys.executable, "-m", "tests.power_loss.workload", str(disk), *arguments.steps]
-        trace(workload, log, env=environment, deadline_seconds=_TRACE_SECONDS)
+        try:
+            trace(workload, log, env=environment, deadline_seconds=_TRACE_SECONDS)
+        finally:
+            end_all(f"PREFECTLITE_HOME={disk}/home")
     done = operations(log, disk, told)
     if not arguments.again:
         replay = Disk()

@@ -21,7 +21,7 @@ from prefectlite.errors import NotFoundError, ResultNotStoredError
 from prefectlite.liveness import machine_id
 from prefectlite.names import new_id
 from prefectlite.records import FlowRun, TaskRun
-from prefectlite.registry import Registry, open_registry, open_upkeep
+from prefectlite.registry import Registry, open_registry, open_upkeep, sqlite
 from prefectlite.results import load_result
 from prefectlite.settings import PREFECTLITE_REGISTRY
 from prefectlite.settling import settle
@@ -174,8 +174,6 @@ class Audit:
 
 def close_all() -> None:
     """Let go of every registry, so that the next audit opens another disk."""
-    from prefectlite.registry import sqlite
-
     sqlite._close_all()
 
 

@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 from prefectlite.records import FlowRun, TaskRun
+from prefectlite.registry.sqlite import SQLiteRegistry
 
 #: Names the file; where it is not set, nothing is noted.
 FILE = "POWER_LOSS_NOTES"
@@ -35,8 +36,6 @@ def note(told: str, **values: object) -> None:
 
 def note_changes() -> None:
     """Note every change of a run's state that the registry acknowledges to this process."""
-    from prefectlite.registry.sqlite import SQLiteRegistry
-
     for name in ("create_flow_run", "begin_flow_run", "change_state", "create_task_runs"):
         setattr(SQLiteRegistry, name, _noted(getattr(SQLiteRegistry, name)))
 

@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from tests.benchmarks.measuring import Sample
+from tests.benchmarks.measuring import Sample, killed_after
 from tests.benchmarks.peers.contenders import LISTED, PROGRAMS, Contender
 
 # What two processes of a contender get to settle in, before one resumes or cancels the other.
 _SETTLE_SECONDS = 1.0
 # What everybody who can be asked to polls by, in the row that is about that.
 POLLING_SECONDS = 0.1
+
+# A contender's process that takes so long hangs: it is killed, and has failed.
+_DEADLINE_SECONDS = 600
 
 #: What was measured, by row: seconds or bytes.
 Values = dict[str, float]
@@ -207,8 +210,7 @@ def _run(contender: Contender, command: Sequence[object]) -> str:
     contender.home.mkdir(parents=True, exist_ok=True)
     log = contender.home / "stderr.log"
     with log.open("wb") as errors:
-        # No timeout: with one, subprocess polls for the end, in naps of up to 50 ms.
-        done = subprocess.run(
+        process = subprocess.Popen(
             [str(word) for word in command],
             env=contender.environment(),
             cwd=contender.home,
@@ -216,12 +218,13 @@ def _run(contender: Contender, command: Sequence[object]) -> str:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            check=False,
         )
-    if done.returncode != 0:
+        with killed_after(process, _DEADLINE_SECONDS):
+            output, _ = process.communicate()
+    if process.returncode != 0:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-        raise ContenderError(f"exit code {done.returncode}: {' / '.join(said)}")
-    return done.stdout
+        raise ContenderError(f"exit code {process.returncode}: {' / '.join(said)}")
+    return output
 
 
 def _progress(text: str) -> None:

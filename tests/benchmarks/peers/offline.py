@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import sys
+from fcntl import ioctl
 from pathlib import Path
 
 # Of unshare(2), as <linux/sched.h> has them.
@@ -38,7 +39,5 @@ def go_offline() -> bool:
 
 
 def _raise_loopback() -> None:
-    from fcntl import ioctl
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14s", b"lo", _IFF_UP, b""))

@@ -3,7 +3,8 @@
 With a server of its own where ``PREFECT_API_URL`` says so, else with the one that each process
 starts for itself. ``map`` is on the default task runner (threads). Its log lines also go to a file,
 as everyone's do. What is on record when the clock stops: the flow run. The states of its task runs are
-sent to the server in the background, and are on record some time later.
+sent to the server in the background, and are on record some time later. What only some of the work
+needs is imported there, so that the others do not pay for it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from programs import (
     peak_bytes_of_children,
     seconds_each,
     tell,
+    until,
 )
 
 _DEPLOYMENT = "benchmark"
@@ -95,8 +97,7 @@ def resume(wait: str, poll: str) -> None:
         marked_at(ready)
         flow_run_id = UUID(Path(f"{ready}.id").read_text(encoding="ascii"))
         with get_client(sync_client=True) as client:
-            while not client.read_flow_run(flow_run_id).state.is_paused():
-                time.sleep(0.01)
+            until(lambda: client.read_flow_run(flow_run_id).state.is_paused(), "a paused run")  # noqa: PLW0108 - asked anew each time
         time.sleep(float(wait))
         began = time.monotonic_ns()
         resume_flow_run(flow_run_id)
@@ -149,10 +150,13 @@ def deployed(ready: str, reached: str) -> UUID:
     from prefect.exceptions import ObjectNotFound
 
     name, parameters = f"sleeps/{_DEPLOYMENT}", {"ready": ready, "reached": reached}
-    while True:
+
+    def made() -> UUID | None:
         with suppress(ObjectNotFound):
             return run_deployment(name, parameters=parameters, timeout=0).id
-        time.sleep(0.1)
+        return None
+
+    return until(made, "the deployment")
 
 
 @flow

@@ -9,7 +9,19 @@ from __future__ import annotations
 import time
 from time import perf_counter
 
-from programs import beside, latency, main, mark, marked_at, marks, peak_bytes, seconds_each, tell
+from programs import (
+    beside,
+    latency,
+    main,
+    mark,
+    marked_at,
+    marks,
+    peak_bytes,
+    peak_bytes_of_children,
+    seconds_each,
+    tell,
+    until,
+)
 
 from prefectlite import flow, pause_flow_run, resume_flow_run, task
 from prefectlite.registry import open_registry
@@ -61,7 +73,7 @@ def costs(tasks: str, flows: str, mapped: str) -> None:
 def first() -> None:
     """Run a flow with one task; the driver times the whole process."""
     hello()
-    tell(peak=peak_bytes(), server=0)
+    tell(peak=peak_bytes(), server=peak_bytes_of_children())
 
 
 def seed(count: str) -> None:
@@ -75,11 +87,11 @@ def resume(wait: str, _poll: str) -> None:
     with marks() as (ready, reached), beside("paused", ready, reached):
         marked_at(ready)
         registry = open_registry(PREFECTLITE_REGISTRY.value())
-        while not (paused := registry.list_flow_runs(FlowRunFilter(states=["paused"]))):
-            time.sleep(0.01)
+        is_paused = FlowRunFilter(states=["paused"])
+        (flow_run,) = until(lambda: registry.list_flow_runs(is_paused), "a paused run")
         time.sleep(float(wait))
         began = time.monotonic_ns()
-        resume_flow_run(paused[0].id)
+        resume_flow_run(flow_run.id)
         tell(resume=latency(began, reached))
 
 

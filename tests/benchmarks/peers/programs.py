@@ -8,6 +8,7 @@ processes of a machine have in common.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -15,8 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+T = TypeVar("T")
 
 _DEADLINE_SECONDS = 120
+# Whatever becomes of the driver, none of its programs outlives it for longer.
+_LIFE_SECONDS = 600
 # Between two looks for a file: nothing is timed by when it is seen, only by what is in it.
 _LOOK_SECONDS = 0.01
 # What a process gets to end by itself when it is no longer needed.
@@ -25,6 +31,7 @@ _END_SECONDS = 20
 
 def main(works: Mapping[str, Callable[..., None]]) -> None:
     """Do the work that the command line names, with its arguments as text."""
+    signal.alarm(_LIFE_SECONDS)
     name, *arguments = sys.argv[1:]
     works[name](*arguments)
 
@@ -67,17 +74,27 @@ def mark(file: str) -> None:
     path.with_suffix(".new").rename(path)
 
 
+def until(condition: Callable[[], T], what: str) -> T:
+    """Wait until a condition gives something true, and return that.
+
+    Raises:
+        TimeoutError: It never did.
+    """
+    deadline = time.monotonic() + _DEADLINE_SECONDS
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {_DEADLINE_SECONDS} s: {what}")
+        time.sleep(_LOOK_SECONDS)
+    return found
+
+
 def marked_at(file: str) -> int:
     """Wait until another process has marked a file, and return when: nanoseconds, monotonic.
 
     Raises:
         TimeoutError: It did not.
     """
-    deadline = time.monotonic() + _DEADLINE_SECONDS
-    while not Path(file).exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"nothing has reached {Path(file).name}")
-        time.sleep(_LOOK_SECONDS)
+    until(Path(file).exists, f"{Path(file).name} is marked")
     return int(Path(file).read_text(encoding="ascii"))
 
 

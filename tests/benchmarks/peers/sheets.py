@@ -36,7 +36,8 @@ _ROWS: dict[str, tuple[str, str, float]] = {
 _NOTES = {
     "prefect-server": (
         "Prefect's tasks are on record some time after the flow has gone on: their states are sent"
-        " to the server in the background. Only a flow that a runner serves can be cancelled."
+        " to the server in the background. Only a flow that a runner serves can be cancelled. The"
+        " server's memory is the most that it has had, read once, after all rounds."
     ),
     "dbos": "DBOS records steps with their results, and neither states of theirs nor log lines.",
     "luigi": (

@@ -1,5 +1,6 @@
 """What can be checked of the comparison where no peer is installed."""
 
+import ast
 import json
 import os
 import subprocess
@@ -48,20 +49,9 @@ def test_each_work_of_our_program_tells_its_rows(home, arguments, rows):
     assert all(value > 0 for row, value in told.items() if row != "server")
 
 
-def _compare(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.peers", *map(str, arguments)],
-        cwd=SOURCES,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_a_venv_that_has_no_peer_is_said_so(tmp_path):
+def test_a_venv_that_has_no_peer_is_said_so(bench, tmp_path):
     venv.create(tmp_path / "empty")
-    done = _compare("--venv", tmp_path / "empty")
+    done = bench("tests.benchmarks.peers", "--venv", tmp_path / "empty")
     assert done.returncode == 1
     assert f"{tmp_path / 'empty'}: no peer" in done.stderr
     for name in ("prefect", "dbos", "luigi"):
@@ -80,16 +70,30 @@ def test_a_venv_that_has_no_peer_is_said_so(tmp_path):
     ],
     ids=["no venv", "fails", "interpreter gone", "no Python"],
 )
-def test_a_broken_venv_is_a_usage_error(tmp_path, script, said):
+def test_a_broken_venv_is_a_usage_error(bench, tmp_path, script, said):
     python = tmp_path / "bin" / "python"
     if script is not None:
         python.parent.mkdir()
         python.write_text(script)
         python.chmod(0o755)
-    done = _compare("--venv", tmp_path)
+    done = bench("tests.benchmarks.peers", "--venv", tmp_path)
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _function(name, file):
+    (function,) = (
+        one
+        for one in ast.parse((PEERS / file).read_text(encoding="utf-8")).body
+        if isinstance(one, ast.FunctionDef) and one.name == name
+    )
+    return ast.unparse(function)
+
+
+@pytest.mark.parametrize("name", ["nothing", "empty", "hello", "calls", "maps", "costs", "first"])
+def test_prefect_does_the_very_same_as_we_do_where_it_can(name):
+    assert _function(name, "prefect_work.py") == _function(name, "prefectlite_work.py")
 
 
 #: Two contenders, three rounds, and one that is three times as slow; the sheet of it.
