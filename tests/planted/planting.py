@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,9 @@ SOURCES = Path(__file__).parents[2]
 
 # Of what a checkout may hold besides the tree: nothing that tests need.
 _NOT_COPIED = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "build", "dist")
-_LIMIT_SECONDS = 300.0
-_FAILED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
+# A test that waits for another process gives up on it after 60 seconds, perhaps with each parameter.
+_LIMIT_SECONDS, _TEST_SECONDS = 300.0, 30.0
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,29 @@ def escaped(bug: Bug, tree: Path) -> str:
 
     Returns:
         Why it was not caught; empty where it was.
+
+    Raises:
+        ValueError: They could not be run to their end.
+    """
+    failed = failures(bug.caught_by, tree)
+    blind = [test for test in bug.caught_by if not any(is_of(one, test) for one in failed)]
+    return f"not seen by {', '.join(blind)}" if blind else ""
+
+
+def failures(tests: Sequence[str], tree: Path, *, jobs: int = 1) -> list[str]:
+    """Run tests in a copy of the tree, and return the ids of those that fail.
+
+    Args:
+        jobs: How many are run at once.
+
+    Raises:
+        ValueError: They could not be run to their end.
     """
     temporary = tree.with_name("temporary")
     temporary.mkdir(exist_ok=True)
-    command = ["-m", "pytest", "-q", "-n", "0", "-m", "", "-rf", "--tb=no", *bug.caught_by]
+    workers = str(jobs if jobs > 1 else 0)
+    limit_seconds = _LIMIT_SECONDS + _TEST_SECONDS * len(tests)
+    command = ["-m", "pytest", "-q", "-n", workers, "-m", "", "-rfE", "--tb=no", *tests]
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=tree,
@@ -108,21 +128,22 @@ def escaped(bug: Bug, tree: Path) -> str:
         start_new_session=True,
     )
     try:
-        out, _ = process.communicate(timeout=_LIMIT_SECONDS)
+        out, _ = process.communicate(timeout=limit_seconds)
     except subprocess.TimeoutExpired:
-        return f"its tests did not end within {_LIMIT_SECONDS:g} seconds"
+        raise ValueError(f"its tests did not end within {limit_seconds:g} seconds") from None
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         shutil.rmtree(temporary, ignore_errors=True)
     if process.returncode not in (0, 1):
-        return f"pytest ended with {process.returncode}: {out[-300:]}"
+        raise ValueError(f"pytest ended with {process.returncode}: {out[-300:]}")
     failed = _FAILED.findall(out)
-    blind = [test for test in bug.caught_by if not any(_is_of(one, test) for one in failed)]
-    return f"not seen by {', '.join(blind)}" if blind else ""
+    if process.returncode and not failed:
+        raise ValueError(f"pytest says of no test that it failed: {out[-300:]}")
+    return failed
 
 
-def _is_of(found: str, test: str) -> bool:
+def is_of(found: str, test: str) -> bool:
     """Return whether a failure is that of a test, or of one of its parameters."""
     return found == test or found.startswith((f"{test}[", f"{test}::"))
