@@ -28,6 +28,7 @@ _CLEAN_SECONDS = 45
 #: or the end of one would always come.
 _UNTIL_SECONDS = 40
 _SOURCES = str(Path(prefectlite.__file__).parents[1])
+_CHECKOUT = Path(__file__).parents[1]
 # What changes how Python writes would hide a fault in how we do, or be one that is not ours.
 _PYTHON = ("PYTHONUNBUFFERED", "PYTHONIOENCODING", "PYTHONUTF8")
 # Where these tests run in GitHub Actions, what they run is not to annotate them.
@@ -295,7 +296,7 @@ def bench():
         with TemporaryFile("w+") as out, TemporaryFile("w+") as error:
             command = [sys.executable, "-m", module, *map(str, words)]
             process = subprocess.Popen(
-                command, cwd=_SOURCES, stdin=subprocess.DEVNULL, stdout=out, stderr=error
+                command, cwd=_CHECKOUT, stdin=subprocess.DEVNULL, stdout=out, stderr=error
             )
             is_late = _interrupted(process, seconds)
             out.seek(0)

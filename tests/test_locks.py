@@ -327,7 +327,7 @@ def test_a_real_process_is_called_by_its_name_alone():
     command = ["tail", f"--pid={os.getpid()}", "-f", os.devnull]
     with subprocess.Popen(command) as process:
         try:
-            process_at_work = f"process {process.pid} (tail)"
-            wait_for(lambda: locks.describe_holder(process.pid)[0] == process_at_work)
+            wait_for(Path(f"/proc/{process.pid}/cmdline").read_bytes)  # it is past its execve(2)
+            assert locks.describe_holder(process.pid)[0] == f"process {process.pid} (tail)"
         finally:
             process.kill()
