@@ -20,14 +20,18 @@ class _Blocking(threading.local):
     """How this thread tells its pool what it is about to do; None where it has no pool.
 
     Attributes:
-        enter: It waits for a run, which may need a thread itself.
+        enter: It waits for something, such as a run that needs a thread itself.
         aside: It does what may take long.
         is_aside: Whether it has said so.
+        aside_since: When, by ``clock.monotonic``.
+        wake: It has settled something, and here is what wakes who waits for that; perhaps a moment later.
     """
 
-    enter: Callable[[], AbstractContextManager[object]] | None = None
+    enter: Callable[[Latch], AbstractContextManager[object]] | None = None
     aside: Callable[[], AbstractContextManager[object]] | None = None
     is_aside = False
+    aside_since = 0.0
+    wake: Callable[[Callable[[], None]], None] | None = None
 
 
 blocking = _Blocking()
@@ -69,7 +73,7 @@ class Latch:
             if blocking.enter is None:
                 self._block(timeout)
             else:
-                with blocking.enter():
+                with blocking.enter(self):
                     self._block(timeout)
         return self._state
 
@@ -80,7 +84,10 @@ class Latch:
                 return
             self._state = state
             callbacks, self._callbacks = self._callbacks, None
-        self._open()
+        if blocking.wake is None:
+            self._open()
+        else:
+            blocking.wake(self._open)
         for callback in callbacks or ():
             callback(self)
 

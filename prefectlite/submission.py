@@ -113,6 +113,11 @@ class TaskWork:
         self._context = copy_context()
         self._steps = task_steps(request)
 
+    @property
+    def flow_run_id(self) -> str:
+        """Of which flow run it is."""
+        return self._future.task_run.flow_run_id
+
     def run(self, perform: Perform, *, error: BaseException | None = None) -> None:
         """Run it to its end in this thread, and settle its future.
 

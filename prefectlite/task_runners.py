@@ -18,8 +18,9 @@ from typing import Protocol
 from prefectlite.clock import monotonic
 from prefectlite.drivers import Call, Effect, Perform, Sleep, call_here, perform_here
 from prefectlite.errors import UsageError
-from prefectlite.interruptions import AbandonedError
-from prefectlite.latches import blocking
+from prefectlite.futures import AsyncTaskFuture, TaskFuture
+from prefectlite.interruptions import AbandonedError, call_at
+from prefectlite.latches import Latch, blocking
 from prefectlite.logs import logger_of
 from prefectlite.process_workers import ProcessWorker
 from prefectlite.thread_calls import ThreadCall
@@ -27,10 +28,19 @@ from prefectlite.timeouts import TimeoutInterrupt
 
 #: How many threads a ConcurrentTaskRunner uses at most, where it is not told.
 DEFAULT_THREADS = 64
+# A call that is over at once, and how many in a row tell that the next will be.
+_QUICK_SECONDS = 0.0001
+_QUICK_IN_A_ROW = 32
+# How long what was put off has to wait, should it not be so.
+_LOOK_SECONDS = 0.002
 
 
 class Work(Protocol):
     """One task run, ready to be run."""
+
+    @property
+    def flow_run_id(self) -> str:
+        """Of which flow run it is."""
 
     def run(self, perform: Perform, *, error: BaseException | None = None) -> None:
         """Run it to its end; with ``error``, from the effect whose outcome that is."""
@@ -61,6 +71,10 @@ class SequentialTaskRunner(TaskRunner):
 class ConcurrentTaskRunner(TaskRunner):
     """Runs tasks in threads of this process; for tasks that wait for files, networks, programs.
 
+    Where tasks take no time, what costs is to wake a thread, and threads that want the interpreter at the
+    same moment. So after some such tasks one thread serves the queue alone, and who waits for a task is
+    woken a moment later, unless a call turns out to take long.
+
     Args:
         max_workers: How many tasks run at once, at most. A task that waits for another task's
             future does not count.
@@ -76,6 +90,15 @@ class ConcurrentTaskRunner(TaskRunner):
         # Of each that sleeps, the lock that is released to wake it; who slept last is woken first.
         self._sleeping: list[_thread.LockType] = []
         self._room = self.max_workers
+        # What threads of this runner wait for.
+        self._waited_for: list[Latch] = []
+        self._flow_run_id = ""
+        # How many calls in a row were over at once, and how often a thread came back from one.
+        self._quick_calls = self._returns = 0
+        self._is_looked_after = False
+        self._returns_at_look = 0
+        # What wakes who waits for a task that has ended, and is not woken yet.
+        self._wakes: deque[Callable[[], None]] = deque()
         self._is_shut = False
         self._interrupted = threading.Event()
         self._calls: set[ThreadCall] = set()
@@ -86,6 +109,7 @@ class ConcurrentTaskRunner(TaskRunner):
 
     def submit(self, work: Work) -> None:
         """Queue work; it runs when fewer than ``max_workers`` tasks do."""
+        self._flow_run_id = work.flow_run_id
         self._put(lambda: work.run(self._performer(work)))
 
     def interrupt(self) -> None:
@@ -111,12 +135,52 @@ class ConcurrentTaskRunner(TaskRunner):
     def _see_to_queue(self) -> None:
         """Have a thread on its way to the queue, if there is something in it and room for one more.
 
-        One is enough: before it does what may take long, it calls the next. So two or three threads
-        serve tasks that take no time; if all did, each would wait for the interpreter at every step.
+        One is enough: before it does what may take long, it calls the next. So a few threads serve
+        tasks that take no time; if all did, each would wait for the interpreter at every step.
         """
-        if self._queue and not self._free and (self._sleeping or self._threads < self._room):
-            with suppress(RuntimeError):  # no thread is to be had: the others will come by
-                self._call_thread()
+        if not self._queue or self._free or not (self._sleeping or self._threads < self._room):
+            return
+        if self._is_quick and self._look_later():
+            return
+        with suppress(RuntimeError):  # no thread is to be had: the others will come by
+            self._call_thread()
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether the next call will be over at once, as it seems."""
+        return self._quick_calls >= _QUICK_IN_A_ROW
+
+    def _look_later(self) -> bool:
+        """See to it that what was put off is done in a moment; return False where that cannot be."""
+        if not self._is_looked_after:
+            try:
+                call_at(monotonic() + _LOOK_SECONDS, self._look)
+            except RuntimeError:  # no thread is to be had for that
+                return False
+            self._is_looked_after, self._returns_at_look = True, self._returns
+        return True
+
+    def _look(self) -> None:
+        """Do what was put off; on the timer's thread."""
+        self._wake_all()
+        with self._lock:
+            self._is_looked_after = False
+            if self._returns == self._returns_at_look:  # that call takes its time
+                self._quick_calls = 0
+            self._see_to_queue()
+
+    def _wake(self, wake: Callable[[], None]) -> None:
+        """Wake who waits for a task that has ended; later, where the next ones will have by then."""
+        with self._lock:
+            if self._is_quick and self._queue and self._look_later():
+                self._wakes.append(wake)
+                return
+        wake()
+
+    def _wake_all(self) -> None:
+        while self._wakes:
+            with suppress(IndexError):  # another thread was first
+                self._wakes.popleft()()
 
     def _call_thread(self) -> None:
         if self._sleeping:
@@ -128,6 +192,7 @@ class ConcurrentTaskRunner(TaskRunner):
 
     def _serve(self) -> None:
         blocking.enter, blocking.aside = self._make_room, self._aside
+        blocking.wake = self._wake
         while (item := self._next_item()) is not None:
             try:
                 item()
@@ -146,7 +211,8 @@ class ConcurrentTaskRunner(TaskRunner):
             with self._lock:
                 # One that was added while another waited is not needed any more.
                 is_spare = self._threads > self._room
-                if self._queue and not is_spare:
+                is_one_too_many = self._is_quick and self._free > 1
+                if self._queue and not is_spare and not is_one_too_many:
                     return self._queue.popleft()
                 self._free -= 1
                 if self._is_shut or is_spare:
@@ -156,6 +222,7 @@ class ConcurrentTaskRunner(TaskRunner):
                 call = _thread.allocate_lock()
                 call.acquire()
                 self._sleeping.append(call)
+            self._wake_all()
             call.acquire()
 
     @contextmanager
@@ -172,17 +239,21 @@ class ConcurrentTaskRunner(TaskRunner):
 
     def _step_aside(self) -> None:
         blocking.is_aside = True
+        blocking.aside_since = monotonic()
         with self._lock:
             self._free -= 1
             self._see_to_queue()
 
     def _come_back(self) -> None:
         blocking.is_aside = False
+        was_quick = monotonic() - blocking.aside_since < _QUICK_SECONDS
         with self._lock:
             self._free += 1
+            self._returns += 1
+            self._quick_calls = self._quick_calls + 1 if was_quick else 0
 
     @contextmanager
-    def _make_room(self) -> Iterator[None]:
+    def _make_room(self, latch: Latch) -> Iterator[None]:
         """Let one more task run while this thread waits for one, which may be in the queue.
 
         Raises:
@@ -190,17 +261,35 @@ class ConcurrentTaskRunner(TaskRunner):
         """
         with self._lock:
             self._room += 1
+            self._waited_for.append(latch)
+            self._quick_calls = 0
             self._see_to_queue()
-            waiting = self._room - self.max_workers
-            is_last = bool(self._queue) and not self._free and waiting >= self._threads
+            is_stuck = self._is_stuck()
         try:
-            if is_last:
-                raise RuntimeError("every thread waits for a task, and no more are to be had")
+            if is_stuck:
+                raise RuntimeError(
+                    "each thread of the task runner waits for another task, and the machine has no more"
+                    " threads to give: is a limit reached? see ulimit -u"
+                )
             with self._aside():
                 yield
         finally:
             with self._lock:
                 self._room -= 1
+                self._waited_for.remove(latch)
+
+    def _is_stuck(self) -> bool:
+        """Return whether no thread will ever come by the queue."""
+        if not self._queue or self._free:
+            return False
+        # Who waits for something else, such as the end of a pause, or a task of a subflow, comes back.
+        stuck = [each for each in self._waited_for if not each.is_done and self._is_own(each)]
+        return len(stuck) >= self._threads
+
+    def _is_own(self, latch: Latch) -> bool:
+        if not isinstance(latch, TaskFuture) or isinstance(latch, AsyncTaskFuture):
+            return False
+        return latch.task_run.flow_run_id == self._flow_run_id
 
     def _performer(self, work: Work) -> Perform:
         def perform(effect: Effect) -> object:

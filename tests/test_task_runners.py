@@ -185,4 +185,77 @@ def test_where_all_threads_would_wait_for_one_that_is_not_to_be_had_who_asks_fai
 
     (completed, _), (failed, message) = calls()
     assert (completed, failed) == ("Completed", "Failed")
-    assert "every thread waits" in message
+    assert "each thread of the task runner waits" in message
+
+
+def test_a_task_whose_subflow_has_the_last_thread_is_waited_for(home, only_two_threads):
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    @task
+    def inner():
+        has_begun.set()
+        may_end.wait(WAIT_SECONDS)
+
+    @flow
+    def subflow():
+        inner.submit().result(WAIT_SECONDS)
+
+    @task
+    def outer():
+        subflow()
+
+    @task
+    def other():
+        pass
+
+    @flow
+    def calls():
+        futures = [outer.submit()]
+        has_begun.wait(WAIT_SECONDS)
+        futures.append(other.submit())
+        may_end.set()
+        return [future.wait().name for future in futures]
+
+    assert calls() == ["Completed", "Completed"]
+
+
+@pytest.mark.parametrize("has_timer", [True, False])
+def test_a_call_that_takes_long_after_many_that_did_not_keeps_no_other_waiting(
+    home, monkeypatch, has_timer
+):
+    def no_timer(at, callback):
+        raise RuntimeError("can't start new thread")
+
+    if not has_timer:
+        monkeypatch.setattr(task_runners, "call_at", no_timer)
+    meeting = threading.Barrier(8)
+
+    @task
+    def meets(number):
+        if number >= 100:
+            meeting.wait(WAIT_SECONDS)
+        return number
+
+    assert _flow_of(meets, 108)() == [*range(108)]
+
+
+def test_who_waits_for_a_task_among_many_short_ones_is_woken_before_the_last(home, monkeypatch):
+    monkeypatch.setattr(task_runners, "_QUICK_SECONDS", WAIT_SECONDS)
+    futures, are_many, is_woken = [], threading.Event(), threading.Event()
+
+    @task
+    def feeds():
+        if not is_woken.is_set() and len(futures) < 4_000:
+            futures.append(feeds.submit())  # so that the queue is never empty
+        if len(futures) > 100:
+            are_many.set()
+
+    @flow(task_runner=ConcurrentTaskRunner(1))
+    def waits():
+        futures.extend([feeds.submit(), feeds.submit()])
+        are_many.wait(WAIT_SECONDS)
+        futures[-1].wait()
+        is_woken.set()
+
+    waits()
+    assert len(futures) < 4_000
