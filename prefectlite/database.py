@@ -105,9 +105,13 @@ class Database:
         self._commits = self._opened = 0
         self._seen: tuple[int, int] | None = None
         _check_filesystem(path)
-        with self._lock:
-            self._connected()
         _DATABASES.add(self)
+        try:
+            with self._lock:
+                self._connected()
+        except BaseException:  # nobody else could close what an interruption leaves open
+            self.close()
+            raise
 
     def read(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Row]:
         """Return all rows of one SELECT."""
@@ -210,15 +214,17 @@ class Database:
                 if gate is not None:
                     gate.close()
 
-    def pause(self) -> bool:
-        """Close the connection until ``resume``, so that none is open across ``fork``.
+    def pause(self) -> Callable[[], None] | None:
+        """Close the connection and keep others from opening one, so that none is open across ``fork``.
 
         Returns:
-            False where that was not to be had: another thread waits for the gate, or this one was
-            interrupted in a write by the signal handler that forks.
+            What lets the next of them open one. None where the pause was not to be had: another
+            thread waits for the gate, or this one was interrupted in a write by the signal handler
+            that forks.
         """
-        if not self._lock.acquire(timeout=_FORK_SECONDS):
-            return False
+        lock = self._lock  # which a child of that handler, where it goes on here, has another of
+        if not lock.acquire(timeout=_FORK_SECONDS):
+            return None
         try:
             connection, gate = self._connection, self._gate
             if not self._is_stand_in:
@@ -229,13 +235,9 @@ class Database:
                 if gate is not None:
                     gate.close()
         except BaseException:  # of a signal handler
-            self._lock.release()
+            lock.release()
             raise
-        return True
-
-    def resume(self) -> None:
-        """Let others go on after ``pause``; the next of them opens a new connection."""
-        self._lock.release()
+        return lock.release
 
     def forget(self) -> None:
         """Begin anew in a forked child, without closing what the parent may have left open."""
@@ -470,7 +472,7 @@ class Database:
         return damaged(self.path, error)
 
 
-_DATABASES: PausedAtForks[Database] = PausedAtForks()
+_DATABASES = PausedAtForks()
 
 
 def _keep_from_destructor(connection: sqlite3.Connection) -> None:

@@ -34,7 +34,7 @@ class FileIdentities:
         self._logs: dict[str, _Identity] = {}
 
     def note_opened(self) -> None:
-        """Take what is there now, but for another file, for that of the connection that was just opened."""
+        """Remember the log and index that this connection opened; the file was looked at before."""
         self._is_filled = _look(self._path)[1]
         self._logs = {
             log: found

@@ -17,10 +17,12 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 from prefectlite.clock import now, since_boot
 from prefectlite.errors import PrefectLiteError, SettingError, StateConflictError
 from prefectlite.forks import here
+from prefectlite.locks import close_own
 from prefectlite.records import FlowRun, LogLine, ProcessIdentity, Run
 from prefectlite.registry import Registry, registry_path
 from prefectlite.run_filters import FlowRunFilter, TaskRunFilter
@@ -43,8 +45,12 @@ class _Own:
     identity: ProcessIdentity | None = None
     #: Kept open: whoever closes a descriptor of the file lets go of the lock (fcntl(2)).
     descriptor: int | None = None
+    #: What fstat(2) said of it then.
+    opened: os.stat_result | None = None
     #: The same file, mapped: what closes descriptors does not undo it, and /proc/PID/maps shows it.
     mapping: mmap.mmap | None = None
+    #: Those of parents, which are never undone; see ``_forget_parent``.
+    mappings_of_parents: ClassVar[list[mmap.mmap]] = []
 
 
 _own = _Own()
@@ -58,11 +64,11 @@ def own_identity() -> ProcessIdentity:
     """
     identity = _own.identity
     if identity is None or identity.pid != here.pid:
-        if _own.descriptor is not None:  # a forked child's copy; the lock is its parent's
-            os.close(_own.descriptor)
+        _forget_parent()
         token = os.urandom(16).hex()
         path = _lock_path(token)
         _own.descriptor = None if path is None else _locked(path)
+        _own.opened = None if _own.descriptor is None else os.fstat(_own.descriptor)
         _own.mapping = None if _own.descriptor is None else _mapped(_own.descriptor)
         _own.identity = identity = ProcessIdentity(
             token=token,
@@ -76,6 +82,18 @@ def own_identity() -> ProcessIdentity:
         )
         add_run_token(token)
     return identity
+
+
+def _forget_parent() -> None:
+    """Close the copies that a forked child has; the lock is its parent's."""
+    descriptor, mapping, opened = _own.descriptor, _own.mapping, _own.opened
+    _own.descriptor = _own.mapping = None
+    if descriptor is None or opened is None or close_own(descriptor, opened):
+        return
+    # Who has closed the one has closed the other, too: Python maps a copy of the descriptor, and its
+    # destructor closes what has that number by now.
+    if mapping is not None:
+        _own.mappings_of_parents.append(mapping)
 
 
 def _lock_path(token: str) -> Path | None:

@@ -28,6 +28,8 @@ _STOPPED = "Tt"
 _PROGRAM_CHARACTERS = 60
 # Options of Python that have no value, and may stand together as one word.
 _PLAIN_OPTIONS = "bBdEhiIJOPqRsStuvVx?"
+# Where each file and folder is a command, or a group of them, that bears its name.
+_COMMANDS = Path(__file__).parent / "cli"
 # The kernel keeps no more of a program's name (proc_pid_comm(5)).
 _NAME_CHARACTERS = 15
 
@@ -41,7 +43,7 @@ class WriteGate:
     def __init__(self, path: Path, *, timeout_seconds: float) -> None:
         self.path = path
         self.timeout_seconds = timeout_seconds
-        self._descriptor = _open(path)
+        self._take(_open(path))
         self._claim: _Claim | None = None
 
     def enter(self) -> None:
@@ -90,21 +92,26 @@ class WriteGate:
             RegistryLockTimeoutError: Another process held that for ``timeout_seconds``.
         """
         while not self._is_found():
-            descriptor, self._descriptor = self._descriptor, _open(self.path)
-            os.close(descriptor)
+            outdated, opened = self._descriptor, self._opened
+            self._take(_open(self.path))
+            close_own(outdated, opened)
             self._claim = None  # it is in the line of the old file
             self.enter()
 
     def close(self) -> None:
         """Let go of the file, and of the gate where it is held."""
-        with suppress(OSError):  # to close the file is to unlock it, unless a forked child has it
-            self.leave()
+        if _is_open(self._descriptor, self._opened):
+            with suppress(OSError):  # to close it is to unlock it, unless a forked child has it
+                self.leave()
         self.forget()
 
     def forget(self) -> None:
         """Close the copy that a forked child has; if the parent holds the gate, it keeps it."""
-        with suppress(OSError):  # who makes a daemon of a process has closed all that it had open
-            os.close(self._descriptor)
+        close_own(self._descriptor, self._opened)
+
+    def _take(self, descriptor: int) -> None:
+        self._opened = os.fstat(descriptor)
+        self._descriptor = descriptor
 
     def _is_found(self) -> bool:
         try:
@@ -132,9 +139,10 @@ class WriteGate:
         finally:
             won = not claim.give_up()
             if won:
-                os.close(self._descriptor)
-                self._descriptor = claim.descriptor
+                outdated, opened = self._descriptor, self._opened
+                self._take(claim.descriptor)
                 self._claim = None
+                close_own(outdated, opened)
         return won
 
     def _poll(self) -> bool:
@@ -144,6 +152,21 @@ class WriteGate:
             if monotonic() > deadline:
                 return False
         return True
+
+
+def close_own(descriptor: int, opened: os.stat_result) -> bool:
+    """Close a file, and return True, unless somebody else has done so.
+
+    Who makes a daemon of a process closes all that it has open (daemon(7)); a descriptor's number may
+    then be that of another file, which is not to be closed.
+
+    Args:
+        opened: What fstat(2) said of the file when it was opened.
+    """
+    is_open = _is_open(descriptor, opened)
+    if is_open:
+        os.close(descriptor)
+    return is_open
 
 
 def gate_holder(path: Path, *, patience_seconds: float) -> int | None:
@@ -216,6 +239,8 @@ def _run_by_python(words: Sequence[str]) -> list[str]:
     """Return ``-m`` and a module, or a script's name; and the command, where that is prefectlite."""
     left = iter(words)
     for word in left:
+        if word == "-":  # the program comes by standard input
+            return []
         if not word.startswith("-"):
             script = word.rpartition("/")[2]
             return [script, *_command(script, next(left, ""))]
@@ -231,8 +256,15 @@ def _run_by_python(words: Sequence[str]) -> list[str]:
 
 
 def _command(program: str, word: str) -> list[str]:
-    is_command = program == "prefectlite" and word.replace("-", "").isalpha() and word[0] != "-"
-    return [word] if is_command else []
+    if program != "prefectlite":
+        return []
+    with suppress(OSError):  # it is in an archive
+        return [one for one in map(_word, _COMMANDS.iterdir()) if one == word]
+    return []
+
+
+def _word(path: Path) -> str:
+    return path.stem.replace("_", "-")
 
 
 class _Claim:
@@ -281,6 +313,13 @@ class _Claim:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_open(descriptor: int, opened: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), opened)
+    except OSError:
+        return False
 
 
 def _holder(descriptor: int) -> int | None:

@@ -134,6 +134,19 @@ def test_an_interruption_before_the_commit_undoes_all_and_the_next_write_works(n
     assert texts(notes) == ["two"]
 
 
+def test_an_interruption_while_a_file_is_opened_leaves_nothing_open(path, migrations, monkeypatch):
+    def interrupted(database):
+        real(database)
+        raise KeyboardInterrupt
+
+    real = Database._connected
+    monkeypatch.setattr(Database, "_connected", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Database(path, migrations=migrations, schema_version=1)
+    is_open = [path.parent in link.resolve().parents for link in Path("/proc/self/fd").iterdir()]
+    assert not any(is_open)
+
+
 def test_a_transaction_that_an_interruption_left_open_does_not_stop_the_next_write(notes):
     notes._connection.execute("BEGIN IMMEDIATE")
     notes._connection.execute("INSERT INTO note VALUES ('left over')")
@@ -318,8 +331,8 @@ def test_a_file_that_goes_while_it_is_opened_again_is_not_made_anew(
     notes, path, monkeypatch, is_replaced
 ):
     notes.write(add("one"))
-    assert notes.pause()  # closes it, as a fork does
-    notes.resume()
+    resume = notes.pause()  # closes it, as a fork does
+    resume()
     check = FileIdentities.check
 
     def check_and_lose(self, *, with_log=True):
@@ -373,7 +386,11 @@ def test_who_cannot_look_at_its_files_does_not_close_its_connection(notes, monke
     def fail(_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    for let_go in (notes.close, lambda: notes.pause() and notes.resume()):
+    def pause_and_resume():
+        resume = notes.pause()
+        resume()
+
+    for let_go in (notes.close, pause_and_resume):
         notes.write(add("one"))
         connection = notes._connection
         with monkeypatch.context() as patch:

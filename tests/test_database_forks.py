@@ -93,6 +93,56 @@ def test_who_has_closed_the_file_of_the_gate_and_forks_goes_on_and_so_does_its_c
     assert integrity(home) == [("ok",)]
 
 
+TAKEN = """
+registry.flush_logs()
+number = registry._database._gate._descriptor
+os.close(number)
+own = os.open(os.devnull, os.O_WRONLY)
+child = os.fork()
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+print(own == number, os.readlink(f"/proc/self/fd/{own}"))
+write("parent")
+"""
+
+
+def test_a_file_that_has_got_the_number_of_the_gate_is_not_closed_by_a_fork(start):
+    assert start(TAKEN).end() == "True /dev/null\n"
+    assert names() == ["first", "parent"]
+
+
+# Four processes: a handler forks while the connection is closed for a fork, and its child goes on.
+NESTED = """
+from prefectlite.file_identities import FileIdentities
+def fork():
+    signal.alarm(15)
+    child = os.fork()
+    if child:
+        print(os.waitpid(child, 0)[1], flush=True)
+def may_be_closed(files, real=FileIdentities.may_be_closed):
+    FileIdentities.may_be_closed = real
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return real(files)
+registry.flush_logs()
+database._FORK_SECONDS = 0.05  # in vain: it would wait for itself
+FileIdentities.may_be_closed = may_be_closed
+signal.signal(signal.SIGUSR1, lambda *_: fork())
+fork()
+write("one of four")
+registry.flush_logs()
+os._exit(0)
+"""
+
+
+def test_a_signal_handler_may_fork_while_a_fork_begins(start, home):
+    told = start(NESTED, stderr=subprocess.STDOUT).end()
+    assert [line for line in told.splitlines() if line.isdigit()] == ["0"] * 3
+    assert "release unlocked lock" not in told  # Python's logging complains of one of another kind
+    assert names() == ["first", *["one of four"] * 4]
+    assert integrity(home) == [("ok",)]
+
+
 # Its log and the index are deleted; others write; then it cannot look at its files, and ends.
 BLIND = """
 registry.flush_logs()  # or a thread would, at any time
@@ -133,7 +183,7 @@ class One:
         if self.number == {fails}:
             raise ValueError("it cannot be paused")
         One.events.append(f"pause {{self.number}}")
-        return self.number != 1
+        return None if self.number == 1 else self.resume
     def resume(self):
         One.events.append(f"resume {{self.number}}")
     def forget(self):
@@ -160,6 +210,37 @@ def test_what_was_paused_before_an_error_is_resumed(start):
         "forget 0, forget 1, forget 2, pause 0, pause 1",
         "pause 0, pause 1, resume 0",
     ]
+
+
+INTERRUPTED = """
+import _thread, functools
+from prefectlite.forks import PausedAtForks
+class One:
+    def pause(self):
+        print("pause", flush=True)
+        return lambda: print("resume", flush=True)
+    def forget(self): ...
+one, paused = One(), PausedAtForks()
+paused.add(one)
+# Runs right before the other hook does, and has a signal come when that begins.
+os.register_at_fork(before=functools.partial(_thread.interrupt_main, signal.SIGUSR1))
+def interrupt(*_):
+    raise KeyboardInterrupt
+for handler in (signal.SIG_IGN, interrupt, signal.SIG_IGN):
+    signal.signal(signal.SIGUSR1, handler)
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("forked", flush=True)
+os._exit(0)
+"""
+
+
+def test_an_interruption_before_anything_is_paused_has_nothing_resumed(start):
+    forked = ["pause", "resume", "forked"]
+    told = start(INTERRUPTED, stderr=subprocess.DEVNULL).end().splitlines()
+    assert told == [*forked, "forked", *forked]
 
 
 def test_what_is_to_be_paused_is_kept_alive_by_nothing(start):

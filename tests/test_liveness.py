@@ -131,6 +131,51 @@ def test_a_process_that_closes_the_files_of_others_is_alive(registry, start_pyth
     assert states(registry)["outer"] == "Running"
 
 
+DAEMON = """
+import os, sys
+from prefectlite import flow
+empty = flow(name="empty")(lambda: None)
+empty()
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os.setsid()
+os.closerange(3, 1024)
+own = [os.open(os.devnull, os.O_WRONLY) for _ in range({files})]
+empty()
+empty()
+print([number for number in own if os.readlink(f"/proc/self/fd/{{number}}") != os.devnull])
+"""
+
+
+@pytest.mark.parametrize("files", [0, 100])
+def test_a_daemon_closes_what_its_parent_had_open_and_runs_flows_and_keeps_its_files(
+    registry, start_python, files
+):
+    assert start_python(DAEMON.format(files=files)).end() == "[]\n"
+    assert [run.state.name for run in registry.list_flow_runs()] == ["Completed"] * 3
+
+
+def test_a_forked_child_has_no_copy_of_the_lock_of_its_parent(start_python):
+    program = start_python(
+        """
+        import os
+        from prefectlite.liveness import own_identity
+
+        def open_files():
+            own_identity()
+            return len(os.listdir("/proc/self/fd"))
+
+        before = open_files()
+        if os.fork():
+            os.wait()
+        else:
+            print(open_files() - before)
+        """
+    )
+    assert program.end() == "0\n"
+
+
 def test_looking_does_not_let_go_of_ones_own_lock(registry, start_python):
     begin = (
         "from prefectlite import settling; from prefectlite.context import get_run_context;"

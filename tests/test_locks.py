@@ -56,6 +56,20 @@ def test_closing_a_gate_gives_it_back(gates, tmp_path):
     assert gates().try_enter()
 
 
+@pytest.mark.parametrize("end", [WriteGate.close, WriteGate.forget])
+def test_a_file_that_has_got_the_number_of_a_closed_gate_is_not_touched(gates, tmp_path, end):
+    gate = gates()
+    with (tmp_path / "of a daemon").open("wb") as mine, (tmp_path / "of a daemon").open() as other:
+        number = gate._descriptor
+        os.dup2(mine.fileno(), number)
+        fcntl.flock(number, fcntl.LOCK_EX)
+        end(gate)
+        os.write(number, b"it is open")
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.close(number)
+
+
 def test_leaving_a_gate_that_is_not_held_is_nothing(gates):
     one, two = gates(), gates()
     one.leave()
@@ -303,6 +317,7 @@ _CODE = "import secrets; hunter2()"
         ("worker", ["worker --broker=amqp://me:hunter2@host/hunter2"], "worker"),
         ("python3", ["/usr/bin/python3"], "python3"),
         ("python3", ["python3", "-"], "python3"),
+        ("python3", ["python3", "-", "hunter2"], "python3"),
         ("python3", ["python3", "-W", "error", "-c", _CODE, "hunter2"], "python3 -c"),
         ("python3", ["python3", f"-Ic{_CODE}", "hunter2"], "python3 -c"),
         ("python3", ["python3", "-X", "dev", "-Werror", "-uB", "/my/flow.py", "hunter2"], "python3 flow.py"),
@@ -312,6 +327,8 @@ _CODE = "import secrets; hunter2()"
         ("python3", ["python3", "-m", "prefectlite", "run", "hunter2"], "python3 -m prefectlite run"),
         ("prefectlite", ["/v/bin/python", "/v/bin/prefectlite", "agent", "start"], "prefectlite agent"),
         ("prefectlite", ["python", "prefectlite", "--profile=hunter2", "agent"], "prefectlite"),
+        ("prefectlite", ["python", "prefectlite", "flow-run", "hunter"], "prefectlite flow-run"),
+        ("prefectlite", ["python", "prefectlite", "hunter", "agent"], "prefectlite"),
         ("a_long_name_of_", ["python", "/bin/a_long_name_of_a_flow.py"], "a_long_name_of_a_flow.py"),
         ("py\x1b[31m", ["sh", "hunter2"], "py [31m"),
         ("python3", ["python3", "x" * 100], f"python3 {'x' * 52}..."),
