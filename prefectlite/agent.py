@@ -16,6 +16,7 @@ from datetime import timedelta
 
 from prefectlite.cancellation import Enforcement, wake
 from prefectlite.clock import duration_text, monotonic, now
+from prefectlite.courier_processes import reap
 from prefectlite.couriers import call_courier
 from prefectlite.deployment_records import Agent
 from prefectlite.errors import (
@@ -31,7 +32,6 @@ from prefectlite.errors import (
 from prefectlite.launching import launch
 from prefectlite.liveness import is_alive, own_identity
 from prefectlite.names import new_id
-from prefectlite.process_trees import reap
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry
 from prefectlite.run_filters import FlowRunFilter

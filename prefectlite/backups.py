@@ -35,7 +35,8 @@ def back_up(
         NotFoundError: There is no registry.
         UsageError: The file is a folder, or of the registry itself.
         ConflictError: The file is there.
-        OutputError: It cannot be written; then nothing is left of it.
+        OutputError: It cannot be written, and nothing is left of it; or it is there and whole, but may not
+            outlive a power cut.
     """
     with closing(open_upkeep(url)) as upkeep:
         storage = upkeep.storage()
@@ -74,6 +75,12 @@ def _put(part: Path, target: Path) -> None:
     """Give a finished file its name, for good."""
     try:
         part.replace(target)
-        sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+    try:
+        sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{target} is written, but may not outlive a power cut: {error.strerror or error}",
+            hint="is its disk whole?",
+        ) from error

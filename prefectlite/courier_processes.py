@@ -2,7 +2,7 @@
 
 The registry calls this after a change that has left something to deliver, and so do agents and who
 settles runs. What it starts is ``couriers``. It never waits for that, and never fails: what could not be
-started now is found by the next one who looks.
+started now is found by the next one who looks. Who starts supervisors has ``reap`` from here.
 """
 
 from __future__ import annotations
@@ -62,17 +62,9 @@ class _Couriers:
         self.pids, self.looking, self.are_awaited = set(), -1, False
         self.lock = threading.RLock()  # another thread of the parent may have held it
 
-    def reap(self) -> None:
-        """Take note of those that have ended."""
-        for pid in [*self.pids]:
-            with suppress(ChildProcessError):  # user code has waited for it
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    continue
-            self.pids.discard(pid)
-
     def are_looking(self) -> bool:
         """Return whether one of them will still find what is on record now."""
-        self.reap()
+        reap(self.pids)
         if self.looking < 0:
             return False
         poll = select.poll()
@@ -87,6 +79,15 @@ class _Couriers:
 _couriers = _Couriers()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_couriers.begin_anew)
+
+
+def reap(children: set[int]) -> None:
+    """Let the system forget those of these children of this process that have ended; so does the set."""
+    for pid in [*children]:
+        with suppress(ChildProcessError):  # somebody else was first, or it is not ours
+            if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                continue
+        children.discard(pid)
 
 
 def start_courier(registry_url: str) -> None:
@@ -158,7 +159,7 @@ def _end() -> None:
             poll.register(descriptor, select.POLLIN)
             poll.poll(max(0.0, deadline - monotonic()) * 1000)
             os.close(descriptor)
-    _couriers.reap()
+    reap(_couriers.pids)
     for pid in _couriers.pids:
         # What it had taken is found by who settles the run.
         with suppress(OSError):

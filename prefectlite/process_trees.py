@@ -42,6 +42,11 @@ _CGROUP_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 #: What was waited for, and did not die: this process need not wait for it again.
 _undying: set[psutil.Process] = set()
+# Signals that wait for the first thread of a process, and for any (proc_pid_status(5)).
+_PENDING = {"SigPnd", "ShdPnd"}
+# Position of the kernel's flags in /proc/PID/stat, after the command's name, and the one of what exits
+# (proc_pid_stat(5), field 9).
+_FLAGS, _PF_EXITING = 9 - 3, 0x4
 #: Stands for the descriptor of a process where the system has none.
 _NO_PIDFD = -1
 
@@ -198,7 +203,8 @@ def end_children(identity: ProcessIdentity, since: tuple[int, int]) -> None:
             if member.pid not in spared and (start_ticks(member.pid) or 0, member.pid) > since
         ]
 
-    told, deadline = find(), monotonic() + _TOLD_SECONDS
+    told = [member for member in find() if member not in _undying]
+    deadline = monotonic() + _TOLD_SECONDS
     for member in told:
         _signal_member(member, signal.SIGTERM)
         _signal_member(member, signal.SIGCONT)
@@ -215,15 +221,6 @@ def _kept_by_multiprocessing() -> set[int]:
         getattr(getattr(tracker, "_resource_tracker", None), "_pid", None) or 0,
         getattr(getattr(server, "_forkserver", None), "_forkserver_pid", None) or 0,
     }
-
-
-def reap(children: set[int]) -> None:
-    """Let the system forget those of these children of this process that have ended; so does the set."""
-    for pid in [*children]:
-        with suppress(ChildProcessError):  # somebody else was first, or it is not ours
-            if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                continue
-        children.discard(pid)
 
 
 def end_cgroup(path: str) -> None:
@@ -311,22 +308,17 @@ def _has_token(process: psutil.Process, token: str) -> bool:
 
     try:
         environment, until = process.environ(), monotonic() + _EXEC_SECONDS
+        if not environment:  # a thread of the kernel has no program either: an OSError
+            Path(f"/proc/{process.pid}/exe").readlink()
         may_change = True
-        while not environment and may_change:
-            may_change = _is_in_exec(process) and monotonic() < until
+        while may_change and not environment:
+            # For some microseconds within execve(2) there are neither arguments nor environment. The
+            # latter is read last: where there are arguments now, that has just ended.
+            may_change = not process.cmdline() and monotonic() < until
             environment = process.environ()
     except (psutil.Error, OSError):  # another user's, or gone
         return False
     return token in environment.get(PREFECTLITE_RUN_TOKEN.name, "").split(":")
-
-
-def _is_in_exec(process: psutil.Process) -> bool:
-    """Return whether a process is, as it seems, about to run another program.
-
-    For some microseconds within execve(2) it has neither arguments nor environment; a thread of the
-    kernel never has, nor a program.
-    """
-    return not process.cmdline() and bool(process.exe())
 
 
 def _runs(process: psutil.Process) -> bool:
@@ -341,18 +333,25 @@ def _runs(process: psutil.Process) -> bool:
 def _kill(member: psutil.Process) -> bool:
     """Kill a process; return whether that is what it may be about to end by.
 
-    One that was killed before and is there still waits for a disk, say, and no signal ends that.
+    One that was ending before and is there still waits for a disk, say, and no signal ends that.
     """
-    was_killed = _is_killed(member.pid)
-    return _signal_member(member, signal.SIGKILL) and not was_killed
+    was_ending = _is_ending(member.pid)
+    return _signal_member(member, signal.SIGKILL) and not was_ending
 
 
-def _is_killed(pid: int) -> bool:
-    """Return whether SIGKILL is pending for a process (proc_pid_status(5)); not where there is no /proc."""
+def _is_ending(pid: int) -> bool:
+    """Return whether SIGKILL is pending for a process, or it exits; not where there is no /proc.
+
+    What is killed by its control group has that pending for a thread alone; what exits has nothing
+    pending any more.
+    """
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
-            if line.startswith("ShdPnd:"):
-                return bool(int(line.split()[1], 16) & 1 << signal.SIGKILL - 1)
+            name, _, value = line.partition(":")
+            if name in _PENDING and int(value, 16) & 1 << signal.SIGKILL - 1:
+                return True
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        return bool(int(stat.rpartition(")")[2].split()[_FLAGS]) & _PF_EXITING)
     return False
 
 

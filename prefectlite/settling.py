@@ -375,7 +375,7 @@ def _told(exit_: Exit, flow_run_id: str, stacks: str | None) -> list[LogLine]:
 
 
 def settle_unlaunched(registry: Registry, flow_run: FlowRun) -> None:
-    """Let others have a run whose launcher died before it said that it had launched it."""
+    """Let others have a run whose launcher died, or failed, before it said that it had launched it."""
     for folder in run_folders(flow_run.id):
         supervisor = folder.supervisor()
         if supervisor is not None and is_alive(supervisor):
@@ -392,7 +392,7 @@ def settle_unlaunched(registry: Registry, flow_run: FlowRun) -> None:
         elif flow_run.work_queue is None:
             registry.change_state(flow_run, Crashed("What was to start it died before it did."))
         else:
-            told = "The agent that had taken it died before it started it."
+            told = "The agent that had taken it did not get it started."
             registry.launches.release_flow_run(flow_run, Scheduled(told))
 
 

@@ -1,6 +1,8 @@
 """A backup is there whole, or not at all; and it replaces nothing that it should not."""
 
+import errno
 import os
+import stat
 
 import pytest
 
@@ -93,6 +95,19 @@ def test_there_is_nothing_to_back_up_where_there_is_no_registry(home, folder):
 def test_where_there_is_no_folder_it_cannot_be_written(registry, folder):
     with pytest.raises(OutputError, match="cannot be written"):
         back_up(registry.url, folder / "missing" / "one", told=no_matter)
+
+
+def test_one_whose_name_may_be_lost_is_there_and_is_told(registry, folder, monkeypatch):
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(
+        OutputError, match="one is written, but may not outlive a power cut: Input/"
+    ):
+        back_up(registry.url, folder / "one", told=no_matter)
+    assert names(folder) == ["one"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

@@ -37,8 +37,14 @@ from prefectlite.settings import PREFECTLITE_DEBUG
 _INTERNAL_ERROR = 1
 # What a disk refuses, whatever was asked of it; and what a person may not do, where a file is named.
 _OF_A_DISK = {
-    *(errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG),
-    *(errno.ENXIO, errno.ENODEV, errno.ESTALE),
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.ENXIO,
+    errno.ENODEV,
+    errno.ESTALE,
 }
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM}
 # What a machine has no more of: files that may be open, memory, processes that may run.
@@ -257,6 +263,8 @@ def _refused_by_the_system(error: OSError) -> tuple[str, str] | None:
         hint = "is its disk whole, and may you read and write there?"
     elif error.filename:
         hint = "did somebody change that meanwhile? if not, this is a fault of prefectlite:"
+    elif error.errno == errno.ENOENT:  # as getcwd(3) says it, which is given no name
+        about, hint = "the current folder", "is it gone? cd to one that exists;"
     else:
         return None
     told = f"{about} cannot be used: {error.strerror or error}"

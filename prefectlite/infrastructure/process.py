@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from prefectlite.clock import monotonic
+from prefectlite.courier_processes import reap
 from prefectlite.errors import (
     InfrastructureError,
     InfrastructureNotAvailable,
@@ -28,7 +29,7 @@ from prefectlite.errors import (
 from prefectlite.infrastructure import DEFAULT_TYPE, Infrastructure, Launched
 from prefectlite.liveness import is_alive, machine_id, start_ticks
 from prefectlite.names import near_names
-from prefectlite.process_trees import reap, send
+from prefectlite.process_trees import send
 from prefectlite.records import FlowRun, ProcessIdentity
 from prefectlite.run_folders import RunFolder, run_folders
 from prefectlite.settings import (

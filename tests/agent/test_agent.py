@@ -248,6 +248,8 @@ def test_what_it_has_taken_is_launched_once_when_the_registry_can_be_used_again(
         service._round()
     site.until_state("Completed", *runs)
     assert sorted(launched) == sorted(site.begun()) == sorted(run.id for run in runs)
+    history = [change.state for run in runs for change in site.registry.state_history(run)]
+    assert not any("died" in (state.message or "") for state in history), history  # it lives
 
 
 def test_a_run_that_is_deleted_just_when_it_was_taken_is_passed_over(site, service, monkeypatch):

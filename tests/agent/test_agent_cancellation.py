@@ -13,6 +13,7 @@ from prefectlite.cancellation import request_cancellation
 from prefectlite.clock import now
 from prefectlite.launching import launch
 from prefectlite.names import new_id
+from prefectlite.process_trees import end_cgroup
 from prefectlite.run_folders import RunFolder
 from prefectlite.states import Running
 from prefectlite.upkeep_records import Deleted
@@ -208,8 +209,11 @@ def test_a_run_whose_supervisor_died_and_whose_folder_is_lost_is_not_shown_as_go
     if name == "Cancelled":
         stop_process(run.process.pid)
         site.ask(run)
+    group = RunFolder.of(run.supervisor).cgroup()
     os.kill(run.supervisor.pid, signal.SIGKILL)
     shutil.rmtree(site.home / "runs")
     site.agent_once()
     site.until_state(name, run)
     site.until_empty()
+    if group is not None:  # nobody else knows of it any more
+        end_cgroup(group)

@@ -251,6 +251,7 @@ def test_a_fault_of_our_own_has_its_traceback_when_debugging(run, monkeypatch):
         (errno.EMFILE, "/x", (5, "/x cannot be used: Too many open files", "ulimit -a")),
         (errno.ENOMEM, None, (5, "Cannot allocate memory", "is a limit reached?")),
         (errno.ENOENT, "/x", (5, "/x cannot be used: No such file", "did somebody change that")),
+        (errno.ENOENT, None, (5, "the current folder cannot be used: No such", "cd to one that")),
         (errno.EPERM, None, (1, "internal error: PermissionError: ", "a fault of prefectlite")),
         (errno.EBADF, None, (1, "internal error: OSError: [Errno 9]", "a fault of prefectlite")),
         (errno.ECONNREFUSED, None, (1, "internal error: Conn", "a fault of prefectlite")),

@@ -60,7 +60,10 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         """Do the kills, one after the other."""
-        self._site.guarded(self._kill_all)
+        try:
+            self._site.guarded(self._kill_all)
+        finally:
+            self.awaits_sign = False
 
     def _kill_all(self) -> None:
         left = [*self._plan.kills]

@@ -203,8 +203,10 @@ def _is_documented(done: Done, kills: Sequence[Fact]) -> bool:
 
 def _was_to_start(done: Done, kill: Fact) -> bool:
     """Return whether somebody who was killed is the supervisor that a command could not start."""
-    if kill.run:
-        return _NOT_STARTED.format(kill.run) in done.error
+    # The folder that a supervisor is given begins with the id of its run.
+    run = kill.run or kill.text.partition("supervisor.py ")[2].partition(".")[0]
+    if run:
+        return _NOT_STARTED.format(run) in done.error
     # Before it executes its own program, it looks like the command.
     return kill.text.endswith(" ".join(done.words))
 

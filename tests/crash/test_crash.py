@@ -57,10 +57,38 @@ PLANS = {
 }
 
 
+#: A site where a killer cannot look for its victim.
+FAILING = """
+from types import SimpleNamespace
+from tests.crash.plans import Kill
+from tests.crash.rounds import Killer, Outcome
+
+class Site:
+    home = None
+
+    def guarded(self, act):
+        act()
+
+    def processes(self):
+        raise ValueError("the bench fails")
+
+plan = SimpleNamespace(kills=[Kill("engine", when="engine")])
+killer = Killer(Site(), plan, Outcome())
+print(killer.awaits_sign)
+killer.start()
+killer.join()
+print(killer.awaits_sign)
+"""
+
+
 @pytest.fixture
 def crash(bench):
     """Run the bench."""
     return partial(bench, "tests.crash", seconds=DEADLINE_SECONDS)
+
+
+def test_nobody_waits_for_the_sign_of_a_killer_that_has_failed(start_python):
+    assert start_python(FAILING, cwd=SOURCES).end() == "True\nFalse\n"
 
 
 @pytest.mark.long
@@ -93,7 +121,8 @@ site, code, victim, run = Site(Path(sys.argv[1])), *sys.argv[2:]
 site.begin(0)
 process = site.start("-c", code)
 pid = process.pid if victim == "itself" else 1
-site.about_to_kill(Process(pid, "supervisor", "python supervisor.py", 0, (), run))
+words = "python -I -S supervisor.py " + f"{run}.token"  # only what it starts has the run's id
+site.about_to_kill(Process(pid, "supervisor", words, 0, (), ""))
 site.finish(process)
 site.close()
 print([fact.fact for fact in site.journal.facts()][1:])

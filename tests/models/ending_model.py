@@ -126,7 +126,7 @@ def _let_go(runs: Runs, run: FlowRun) -> None:
     elif run.work_queue is None:
         runs.change(run, Crashed("What was to start it died before it did."))
     else:
-        told = "The agent that had taken it died before it started it."
+        told = "The agent that had taken it did not get it started."
         release(runs, run, Scheduled(told))
 
 

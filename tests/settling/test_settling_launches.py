@@ -67,7 +67,7 @@ def killed_launcher(runs, start_python, tmp_path):
 @pytest.mark.parametrize(
     ("queue", "is_cancelling", "state"),
     [
-        ("q", False, "Scheduled('The agent that had taken it died before it started it.')"),
+        ("q", False, "Scheduled('The agent that had taken it did not get it started.')"),
         ("", False, "Crashed('What was to start it died before it did.')"),
         ("q", True, "Cancelled('It had not been started.')"),
     ],
