@@ -241,7 +241,10 @@ def _call_and_gather(request: FlowRequest, context: FlowRunContext) -> Steps[Sta
 def _gather(context: FlowRunContext, deadline: Deadline | None) -> Steps[None]:
     """Wait until every task run that was submitted has ended."""
     while context.unfinished:
-        yield Wait(list(context.unfinished), deadline, None if context.has_ended else context)
+        futures = list(context.unfinished)
+        yield Wait(futures, deadline, None if context.has_ended else context)
+        # Who settled one does so, too; but perhaps not yet, or not any more, if that was interrupted.
+        context.unfinished.difference_update(futures)
 
 
 def _end_children(context: FlowRunContext) -> Steps[None]:

@@ -84,12 +84,14 @@ class Latch:
                 return
             self._state = state
             callbacks, self._callbacks = self._callbacks, None
-        if blocking.wake is None:
-            self._open()
-        else:
-            blocking.wake(self._open)
-        for callback in callbacks or ():
-            callback(self)
+        try:
+            if blocking.wake is None:
+                self._open()
+            else:
+                blocking.wake(self._open)
+        finally:  # a signal handler of the user's own may raise anywhere
+            for callback in callbacks or ():
+                callback(self)
 
     def add_done_callback(self, callback: Callable[[Self], object]) -> None:
         """Call ``callback(self)`` when it is settled, in that thread; now, if it is already."""

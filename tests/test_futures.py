@@ -8,7 +8,7 @@ from prefectlite import allow_failure, flow, task
 from prefectlite.context import get_run_context
 from prefectlite.errors import UnfinishedRun, UpstreamTaskError
 from prefectlite.futures import TaskFuture
-from prefectlite.latches import when_all_settled
+from prefectlite.latches import blocking, when_all_settled
 from prefectlite.records import TaskRun
 from prefectlite.run_filters import TaskRunFilter
 from prefectlite.states import Completed, Pending, StateType
@@ -103,6 +103,38 @@ def test_a_future_is_settled_once():
     future.add_done_callback(lambda one: states.append(one.get_state()))
     assert states == [first, first]
     assert future.wait() is first
+
+
+def test_a_future_calls_back_though_what_wakes_its_waiters_is_interrupted(monkeypatch):
+    class Interruption(BaseException):
+        pass
+
+    def interrupt(_):
+        raise Interruption  # as a signal handler of the user's own may, anywhere
+
+    future, told = new_future(), []
+    future.add_done_callback(told.append)
+    monkeypatch.setattr(blocking, "wake", interrupt)
+    with pytest.raises(Interruption):
+        future.settle(Completed())
+    assert told == [future]
+
+
+def test_a_settled_future_that_nobody_has_taken_out_does_not_keep_its_flow(registry):
+    settled = new_future()
+    settled.settle(Completed())
+
+    @flow
+    def calls():
+        get_run_context().unfinished.add(settled)
+        return "done"
+
+    ended = []
+    # A thread that can be left behind: nothing would end the wait.
+    thread = threading.Thread(target=lambda: ended.append(calls()), daemon=True)
+    thread.start()
+    thread.join(WAIT_SECONDS)
+    assert ended == ["done"]
 
 
 def test_every_thread_that_waits_is_woken():
