@@ -51,16 +51,19 @@ class Orders:
                 self._registry, run, grace_seconds=self._grace_seconds
             ),
         )
-        begun = [run for run in asked if run.state.is_cancelling()]
+        begun = []
         for run in asked:
-            if run.state.is_final():
+            if run.state.is_final() and run.process is None:  # nothing of it can go on
                 self._tell(run)
+            else:
+                begun.append(run)
         if not self._is_forced:
             for run in begun:
                 with suppress(PrefectLiteError):  # told when it is enforced
                     # First, so that a supervisor sees to it from here on, whatever becomes of us.
                     Enforcement(self._registry, run.id).advance()
                     wake(run)
+        # Also what has just ended: a run of a deployment that it waited for may go on.
         done = self._each(begun, self._enforce if wait or self._is_forced else self._leave)
         now = {run.id: run for run in done}
         return [now.get(run.id, run) for run in asked]
@@ -89,6 +92,11 @@ class Orders:
                     self._hand_over(flow_run)
             flow_run = enforce_cancellation(self._registry, flow_run)
         except InfrastructureError as error:
+            flow_run = self._registry.find_flow_run(flow_run.id)
+            if flow_run.state.is_final():  # what does not end is a run that it waited for
+                self._tell(flow_run)
+                error.hint = error.hint or f"see: prefectlite flow-run ls --parent {flow_run.id}"
+                raise
             if not self._is_forced:
                 raise
             console.note(str(error))

@@ -11,7 +11,7 @@ import pytest
 from prefectlite import cancellation
 from prefectlite.cancel_orders import Orders
 from prefectlite.cancellation import Enforcement, enforce_cancellation, request_cancellation
-from prefectlite.errors import InfrastructureError
+from prefectlite.errors import InfrastructureError, InfrastructureNotAvailable
 from prefectlite.infrastructure.process import Process
 from prefectlite.liveness import is_alive
 from prefectlite.names import new_id
@@ -343,6 +343,56 @@ def test_a_run_of_a_deployment_is_ended_with_the_flow_that_waits_for_it(
     assert inner.run.state.message.startswith("Killed") == (not heeds)
     outer.gone()
     inner.gone()
+
+
+@pytest.fixture
+def ended_early(deployed, monkeypatch):
+    """As ``deployed``, but the first run has ended when the second is asked to end."""
+    outer, inner = deployed(heeds=False)
+    find = cancellation._runs_elsewhere
+
+    def find_late(registry, flow_run):
+        outer.ended()
+        return find(registry, flow_run)
+
+    monkeypatch.setattr(cancellation, "_runs_elsewhere", find_late)
+    return outer, inner
+
+
+def test_a_run_of_a_deployment_is_waited_for_though_its_flow_ends_before_it_is_asked_to(
+    registry, ended_early
+):
+    outer, inner = ended_early
+    Orders(registry, grace_seconds=3, is_forced=False).carry_out([outer.run], wait=True)
+    assert outer.run.state.message == BY_ITSELF
+    assert inner.run.state.name == "Cancelled"
+
+
+def test_where_such_a_run_cannot_be_ended_its_flow_is_told_of_all_the_same(
+    registry, ended_early, monkeypatch, capsys
+):
+    outer, inner = ended_early
+    advance = Enforcement.advance_alone
+
+    def unreachable(self, flow_run):
+        if flow_run.id == inner.id:
+            raise InfrastructureNotAvailable("it is on another host")
+        return advance(self, flow_run)
+
+    monkeypatch.setattr(Enforcement, "advance_alone", unreachable)
+    for is_forced in (False, True):
+        orders = Orders(registry, grace_seconds=3, is_forced=is_forced)
+        if is_forced:  # its flow has ended now: as who asks while it ends
+            monkeypatch.setattr(cancellation, "request_cancellation", lambda *_, **__: outer.run)
+        orders.carry_out([outer.run], wait=True)
+        told = capsys.readouterr().err.splitlines()
+        assert told[0].startswith(f"Cancelled flow run '{outer.run.name}'")
+        assert told[1:] == [
+            "error: it is on another host",
+            f"hint: see: prefectlite flow-run ls --parent {outer.id}",
+        ]
+        assert orders.exit_code == InfrastructureNotAvailable.exit_code
+    assert inner.run.state.name == "Cancelling"
 
 
 def test_who_waits_for_a_run_of_a_deployment_to_end_does_not_look_all_the_time(
