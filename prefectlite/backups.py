@@ -44,8 +44,9 @@ def back_up(
             raise NotFoundError(f"there is no registry yet: {storage.path}")
         try:
             _check(target, url, replaces=replaces)
-        except OSError as error:  # such as a name that is too long
-            raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # a name that is too long, a null byte
+            reason = getattr(error, "strerror", None) or error
+            raise OutputError(f"{target} cannot be written: {reason}") from error
         part = part_of(target)
         try:
             upkeep.back_up(part, told=told)

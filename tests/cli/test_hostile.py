@@ -79,6 +79,8 @@ def _every_command(group=None, words=()):
 
 
 _COMMANDS = {" ".join(words): function for words, function in _every_command()}
+# Without it, nothing else is looked at.
+_RIGHT = {("block create", "type_"): "secret"}
 # An agent goes on until it is ended.
 _ENDS = {"agent start": ["--run-once"]}
 
@@ -100,9 +102,16 @@ def _arguments(draw, function):
             )
         elif draw(st.integers(0, 2)) == 0 or (parameter.is_required and draw(st.booleans())):
             name = draw(st.sampled_from(parameter.names))
-            joint = "=" if name.startswith("--") else ""
-            words.append(name if parameter.is_flag else f"{name}{joint}{draw(_texts(parameter))}")
+            words.append(name if parameter.is_flag else f"{_begun(name)}{draw(_texts(parameter))}")
     return draw(st.permutations(words))
+
+
+def _word(parameter, text):
+    return f"{_begun(parameter.names[0])}{text}" if parameter.names else text
+
+
+def _begun(name):
+    return f"{name}=" if name.startswith("--") else name
 
 
 def _ended(words):
@@ -115,10 +124,9 @@ def _ended(words):
     return exit_code, stderr.getvalue()
 
 
-@pytest.mark.parametrize("line", sorted(_COMMANDS))
-def test_no_arguments_bring_a_command_to_an_end_that_is_not_documented(
-    line, seeds, tmp_path, monkeypatch
-):
+@pytest.fixture
+def check(seeds, tmp_path, monkeypatch):
+    """Run a command with some words where there is a run, and see that it ends as it is documented."""
     seeds.task_run(flow_run := seeds.flow_run(_NAME, end=False))
     seeds.end(flow_run)
     folder = tmp_path / "here"
@@ -126,17 +134,36 @@ def test_no_arguments_bring_a_command_to_an_end_that_is_not_documented(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck], database=None)
-    @given(_arguments(_COMMANDS[line]))
-    def check(words):
+    def end(line, words):
         exit_code, told = _ended([*line.split(), *_ENDS.get(line, []), *words])
-        assert exit_code in _DOCUMENTED, told
-        assert "internal error" not in told
-        assert "Traceback" not in told
-        assert "\x1b" not in told
+        assert exit_code in _DOCUMENTED, (words, told)
+        assert "internal error" not in told, (words, told)
+        assert "Traceback" not in told, (words, told)
+        assert "\x1b" not in told, (words, told)
         assert Path(os.devnull).is_char_device()
 
-    check()
+    return end
+
+
+@pytest.mark.parametrize("line", sorted(_COMMANDS))
+def test_no_arguments_bring_a_command_to_an_end_that_is_not_documented(line, check):
+    @settings(max_examples=25, deadline=None, suppress_health_check=[*HealthCheck], database=None)
+    @given(_arguments(_COMMANDS[line]))
+    def draw(words):
+        check(line, words)
+
+    draw()
+
+
+@pytest.mark.parametrize("line", sorted(_COMMANDS))
+def test_nothing_that_is_given_for_one_parameter_brings_a_command_to_another_end(line, check):
+    takes = [parameter for parameter in parameters(_COMMANDS[line]) if not parameter.is_flag]
+    for parameter in takes:
+        for text in _HOSTILE:
+            given = {other: _RIGHT.get((line, other.name), _NAME) for other in takes}
+            given[parameter] = text
+            wanted = [other for other in takes if other.is_required or other is parameter]
+            check(line, [_word(other, given[other]) for other in wanted])
 
 
 # Wherever it is started.
