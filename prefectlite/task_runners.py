@@ -162,12 +162,12 @@ class ConcurrentTaskRunner(TaskRunner):
 
     def _look(self) -> None:
         """Do what was put off; on the timer's thread."""
-        self._wake_all()
         with self._lock:
             self._is_looked_after = False
             if self._returns == self._returns_at_look:  # that call takes its time
                 self._quick_calls = 0
             self._see_to_queue()
+        self._wake_all()  # not before: what is put off from here on is looked after again
 
     def _wake(self, wake: Callable[[], None]) -> None:
         """Wake who waits for a task that has ended; later, where the next ones will have by then."""

@@ -239,6 +239,23 @@ def test_a_call_that_takes_long_after_many_that_did_not_keeps_no_other_waiting(
     assert _flow_of(meets, 108)() == [*range(108)]
 
 
+def test_what_is_put_off_while_others_are_woken_is_looked_after_again(monkeypatch):
+    runner, is_woken = ConcurrentTaskRunner(), threading.Event()
+    ended, wake_all = [is_woken.set], runner._wake_all
+
+    def wake_all_slowly():
+        wake_all()
+        if ended:
+            runner._wake(ended.pop())  # of a task that has ended meanwhile; the next one takes long
+
+    monkeypatch.setattr(runner, "_wake_all", wake_all_slowly)
+    runner._quick_calls, runner._free = task_runners._QUICK_IN_A_ROW, 1
+    runner._queue.append(lambda: None)
+    assert runner._look_later()
+    runner._returns += 1
+    assert is_woken.wait(WAIT_SECONDS)
+
+
 def test_who_waits_for_a_task_among_many_short_ones_is_woken_before_the_last(home, monkeypatch):
     monkeypatch.setattr(task_runners, "_QUICK_SECONDS", WAIT_SECONDS)
     futures, are_many, is_woken = [], threading.Event(), threading.Event()
