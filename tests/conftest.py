@@ -45,10 +45,23 @@ def pytest_configure(config):
 
     The tests that are marked ``long`` write to a real one.
     """
+    _hear_signals()
     if config.option.markexpr == "not long" and _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
         disk = os.statvfs(_MEMORY)
         if disk.f_bavail * disk.f_frsize >= _ROOM_BYTES and not disk.f_flag & os.ST_NOEXEC:
             os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def _hear_signals():
+    """Let what tests start be interrupted, though these tests may run in the background, or by nohup.
+
+    There signals are ignored, and whatever a process starts that ignores them does so, too (exec(3p)).
+    """
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # a program that is executed has no handler
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
