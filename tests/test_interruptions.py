@@ -298,13 +298,20 @@ def test_deadlines_in_another_thread_never_strike_inside_the_registry(registry, 
     assert_in_order(registry, home)
 
 
-def test_ctrl_c_never_strikes_inside_the_registry(registry, home):
+def test_ctrl_c_in_a_flow_never_strikes_inside_the_registry(registry, home):
     chance = random.Random(3)
+
+    def press_ctrl_c():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    @flow
+    def is_interrupted():
+        call_at(monotonic() + chance.uniform(0.001, 0.02), press_ctrl_c)
+        many_tasks()
+
     for _ in range(40):
-        at = monotonic() + chance.uniform(0.001, 0.02)
-        call_at(at, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
         with pytest.raises(KeyboardInterrupt) as caught:
-            flow(many_tasks)()
+            is_interrupted()
         assert place_of(caught.value) == "elsewhere"
     assert_in_order(registry, home)
     assert {run.state.name for run in registry.list_flow_runs(limit=None)} == {"Crashed"}

@@ -84,8 +84,8 @@ def test_an_async_flow_whose_call_is_refused_is_cancelled_once(registry, way, wh
 
     @flow
     async def runs():
-        cancel()
         try:
+            cancel()
             await ASYNC_WAYS[way]()
             told.append("went on")
         except BaseException as error:
@@ -118,11 +118,11 @@ def test_an_async_flow_that_swallows_it_is_cancelled_again(registry, monkeypatch
 
     @flow
     async def runs():
-        cancel()
         until = time.monotonic() + LONG_SECONDS
         while len(told) < 3 and time.monotonic() < until:
             try:
                 if not told:
+                    cancel()
                     await astep()
                 while time.monotonic() < until:
                     await asyncio.sleep(0) if not blocks else time.sleep(0.001)

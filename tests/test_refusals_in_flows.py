@@ -98,8 +98,8 @@ def test_a_flow_whose_call_is_refused_is_interrupted_once(registry, way, where):
 
     @flow(retries=2, retry_delay_seconds=LONG_SECONDS)
     def runs():
-        cancel()
         try:
+            cancel()
             WAYS[way]()
             told.append("went on")
         except Exception as error:
@@ -135,9 +135,10 @@ def test_a_flow_that_swallows_it_is_interrupted_again(registry, monkeypatch, whe
 
     @flow
     def runs():
-        cancel()
-        for _ in range(3):
+        for turn in range(3):
             try:
+                if not turn:
+                    cancel()
                 calls_for_ever()
             except BaseException as error:
                 told.append(name_of(error))
@@ -158,8 +159,8 @@ def test_what_cleans_up_gets_an_ordinary_error_at_once(registry):
 
     @flow
     def runs():
-        cancel()
         try:
+            cancel()
             step()
         finally:
             for call in (step, step.submit, inner):
@@ -175,8 +176,8 @@ def test_what_cleans_up_gets_an_ordinary_error_at_once(registry):
 def test_a_flow_that_ends_by_the_refusal_of_what_cleans_up_is_not_tried_again(registry):
     @flow(retries=2, retry_delay_seconds=LONG_SECONDS)
     def runs():
-        cancel()
         try:
+            cancel()
             step()
         finally:
             step()
@@ -190,8 +191,8 @@ def test_sigterm_does_not_interrupt_what_cleans_up_after_a_refusal(registry):
 
     @flow
     def runs():
-        cancel()
         try:
+            cancel()
             step()
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -202,16 +203,20 @@ def test_sigterm_does_not_interrupt_what_cleans_up_after_a_refusal(registry):
     assert told == ["finally"]
 
 
-def test_a_flow_that_sigterm_has_ended_already_is_not_interrupted_by_a_refusal(registry):
-    told = []
+def test_a_flow_that_sigterm_has_ended_already_is_not_interrupted_by_a_refusal(
+    registry, monkeypatch
+):
+    told, poke = [], stops.poke_main_thread
 
     @flow
     def runs():
-        cancel()
+        monkeypatch.setattr(stops, "poke_main_thread", lambda: None)  # or that could be first
         try:
+            cancel()
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(LONG_SECONDS)
         finally:
+            monkeypatch.setattr(stops, "poke_main_thread", poke)
             try:
                 step()
             except BaseException as error:
@@ -268,8 +273,8 @@ def test_the_supervisor_is_told_of_a_refusal_as_of_a_look(registry, monkeypatch,
             return replace(run, supervisor=run.process)
 
         monkeypatch.setattr(context.registry, "find_flow_run", supervised)
-        cancel()
         try:
+            cancel()
             step() if way == "called" else step.submit()
         finally:
             monkeypatch.setattr(context.registry, "find_flow_run", record)
@@ -283,8 +288,8 @@ def test_a_task_of_a_cancelled_flow_ends_in_its_thread_where_it_calls_one(regist
 
     @task
     def works():
-        cancel()
         try:
+            cancel()
             step()
         except Exception:
             told.append("went on")
@@ -306,8 +311,8 @@ def test_a_generator_whose_call_is_refused_ends(registry, kind):
 
     def items():
         yield 1
-        cancel()
         try:
+            cancel()
             step()
         finally:
             clean_up()
@@ -400,9 +405,9 @@ def test_a_flow_and_its_subflow_that_are_cancelled_together_are_told_once(regist
 
     @flow
     def sub():
-        for context in (get_run_context().parent, get_run_context()):
-            context.registry.change_state(context.flow_run, Cancelling())
         try:
+            for context in (get_run_context().parent, get_run_context()):
+                context.registry.change_state(context.flow_run, Cancelling())
             step()
         except BaseException as error:
             clean_up()
@@ -423,8 +428,8 @@ def test_a_subflow_of_a_cancelled_flow_starts_no_task_as_it_cleans_up(registry):
     @flow(retries=2, retry_delay_seconds=LONG_SECONDS)
     def sub():
         parent = get_run_context().parent
-        parent.registry.change_state(parent.flow_run, Cancelling())
         try:
+            parent.registry.change_state(parent.flow_run, Cancelling())
             time.sleep(LONG_SECONDS)
         finally:
             try:

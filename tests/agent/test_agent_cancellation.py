@@ -27,8 +27,9 @@ def begun(site, flow="stubborn", **fields):
     return site.find(flow_run)
 
 
-def test_a_run_that_does_not_end_is_killed_with_all_that_it_started(site):
+def test_a_run_that_does_not_end_is_killed_with_all_that_it_started(site, stop_process):
     run = begun(site)
+    stop_process(run.process.pid)  # it does not see the request by itself
     site.ask(run)
     agent = site.agent()
     ended = site.until_state("Cancelled", run)
@@ -68,8 +69,9 @@ def test_agents_that_are_killed_meanwhile_keep_to_the_same_deadline(site):
     site.until_empty()
 
 
-def test_a_round_tells_a_run_to_end_and_leaves_the_rest_to_its_supervisor(site):
+def test_a_round_tells_a_run_to_end_and_leaves_the_rest_to_its_supervisor(site, stop_process):
     run = begun(site)
+    stop_process(run.process.pid)
     site.ask(run)
     site.agent_once()
     site.until_state("Cancelled", run)
@@ -80,7 +82,6 @@ def test_a_run_of_a_queue_that_it_does_not_serve_is_left_and_one_of_none_is_not(
     other, own, of_none = begun(site, queue="other"), begun(site), begun(site, queue="x")
     of_none = site.alter(of_none, work_queue=None)  # as `run --detach` makes them
     for run in (other, own, of_none):
-        # A stopped engine does not see the request by itself.
         stop_process(run.process.pid)
         site.ask(run)
     agent = site.agent()

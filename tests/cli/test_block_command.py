@@ -7,6 +7,7 @@ import select
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -176,13 +177,15 @@ def answer(home):
         )
         started.append((process, controller))
         os.close(terminal)
-        shown = b""
+        shown, deadline = b"", time.monotonic() + DEADLINE_SECONDS
         while not shown.endswith(b": "):
+            assert select.select([controller], [], [], DEADLINE_SECONDS)[0], shown
             shown += os.read(controller, 100)
         shown += Path(f"/proc/{process.pid}/cmdline").read_bytes()
         os.write(controller, keys)
         try:
             while True:
+                assert time.monotonic() < deadline, shown
                 if not select.select([controller], [], [], 5)[0]:
                     # A Ctrl-C between the question and the read is Python's to see after the read:
                     # a person presses it again.

@@ -1,5 +1,7 @@
 """A small disk, and commands that are run on it."""
 
+import errno
+import itertools
 import os
 import subprocess
 from pathlib import Path
@@ -13,7 +15,7 @@ from prefectlite.settings import PREFECTLITE_REGISTRY
 
 _SOURCES = str(Path(prefectlite.__file__).parents[1])
 _DEADLINE_SECONDS = 60
-_DISK_BYTES = 4_000_000
+_DISK_BYTES, _PAGE_BYTES = 4_000_000, 4096
 
 
 class Disk:
@@ -24,10 +26,15 @@ class Disk:
 
     def fill(self, *, but_pages=0):
         """Leave so many pages of 4096 bytes free; what is written over stays possible."""
-        disk = os.statvfs(self.folder)
         with self.ballast.open("wb") as file:
-            size = disk.f_bavail * disk.f_frsize - but_pages * 4096
-            os.posix_fallocate(file.fileno(), 0, size)
+            for position in itertools.count(0, _PAGE_BYTES):  # until no more is to be had
+                try:
+                    os.posix_fallocate(file.fileno(), position, _PAGE_BYTES)
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    file.truncate(position - but_pages * _PAGE_BYTES)
+                    return
 
     def make_room(self):
         """Take back what ``fill`` did."""

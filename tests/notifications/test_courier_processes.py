@@ -1,6 +1,7 @@
 """That a change is told by a process of its own, whatever becomes of who made it, or of the courier."""
 
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -101,6 +102,19 @@ if not child:
     os._exit(0)
 os.waitpid(child, 0)
 """
+
+
+def end_process(pid, number):
+    """End a process by a signal, and wait until it is gone.
+
+    Its arguments and its environment go first, its locks later.
+    """
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+        assert select.select([descriptor], [], [], DEADLINE_SECONDS)[0]
+    finally:
+        os.close(descriptor)
 
 
 @pytest.fixture
@@ -215,8 +229,7 @@ def test_a_courier_that_is_killed_in_the_middle_of_a_message_is_followed_by_anot
     site.add_run(Failed(), name="bad")
     site.until_held()
     (pid,) = site.couriers()
-    os.kill(pid, number)
-    site.until(lambda: not site.couriers(), "its end")
+    end_process(pid, number)
     site.inbox.open.set()
     site.ends("notification", "deliver")
     assert {*site.inbox.subjects()} == {"bad: Failed"}

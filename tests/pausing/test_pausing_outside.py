@@ -300,13 +300,25 @@ def test_a_flow_that_was_resumed_before_it_came_to_a_task_does_not_stop(registry
 
 
 def test_a_flow_may_be_paused_and_resumed_again_and_again_between_two_tasks(
-    registry, meanwhile, held
+    registry, meanwhile, held, monkeypatch
 ):
+    attempts, is_paused_again = [], threading.Event()
+    create = registry.create_task_runs
+
+    def create_late(task_runs):
+        attempts.append(1)
+        if len(attempts) > 2:  # those of the first task, and of the second before it was held
+            assert is_paused_again.wait(LONG_SECONDS)
+        return create(task_runs)
+
+    monkeypatch.setattr(registry, "create_task_runs", create_late)
+
     def resume():
         run = held()
         assert started == ["Running"]
         resume_flow_run(run.id)
         pause_flow_run(run.id, timeout=LONG_SECONDS)
+        is_paused_again.set()
         run = held(but=[run.state_version])
         assert started == ["Running"]
         resume_flow_run(run.id)
