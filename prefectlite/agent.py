@@ -8,11 +8,13 @@ been away. What it launches is not its child's child: it outlives the agent.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from datetime import timedelta
+from typing import Self
 
 from prefectlite.cancellation import Enforcement, wake
 from prefectlite.clock import duration_text, monotonic, now
@@ -38,7 +40,7 @@ from prefectlite.run_filters import FlowRunFilter
 from prefectlite.settling import settle, settle_unlaunched, tidy_unneeded
 from prefectlite.states import Scheduled
 
-#: What ends an agent; between two steps, never within one.
+#: What ends an agent; between two steps, never within one. Where one is ignored, as by nohup, it stays so.
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 # No change of the registry tells of a process that died.
 _SETTLE_SECONDS = 5.0
@@ -57,6 +59,52 @@ class _Stop(BaseException):
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
         self.number = number
+
+
+class _Signals:
+    """What ends the agent: held back while it works, and heard, or remembered, while it waits.
+
+    ``signal.sigtimedwait`` would be simpler. But where the process was stopped as it waited (Ctrl-Z) and
+    the time is over when it goes on, CPython 3.11 returns what happened to be in memory as a signal.
+    """
+
+    def __init__(self) -> None:
+        self._came = select.poll()
+        self._handlers: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Self:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        self._came.register(self._reading, select.POLLIN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in STOPPING:
+            if (handler := signal.getsignal(number)) is not signal.SIG_IGN:
+                self._handlers[number] = handler
+                signal.signal(number, lambda *_: None)  # else nothing is written to the pipe
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # who says it twice means the same
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal returned
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, and see to signals, also those that came since the last time.
+
+        Raises:
+            _Stop: One came.
+        """
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        has_come = self._came.poll(seconds * 1000)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        for number in os.read(self._reading, 512) if has_come else b"":
+            if number in STOPPING:
+                raise _Stop(signal.Signals(number))
 
 
 def new_agent(name: str, work_queues: Collection[str], concurrency_limit: int | None) -> Agent:
@@ -88,6 +136,7 @@ class Service:
         self._launched: set[str] = set()
         self._supervisors: set[int] = set()
         self._told: set[str] = set()
+        self._signals = _Signals()
         self._is_once = self._has_more = False
         self._back_off_seconds = 0.0
         self._settle_at = self._claim_at = 0.0
@@ -116,39 +165,36 @@ class Service:
             RegistryNewerError: Another version of prefectlite has taken over the registry.
             RegistryReplacedError: It is another registry now.
         """
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
-            self._registry.deployments.save_agent(self._agent)
-            queues = ", ".join(self._agent.work_queues)
-            self._tell(f"Agent {self._agent.name!r} takes runs from: {queues}")
-            while True:
-                self._turn()
-        except _Stop as stop:
-            self._tell(f"{stop}: no more runs are taken; those that go on are left to go on")
-            return 130 if stop.number is signal.SIGINT else 0
-        finally:
-            with suppress(RegistryError):
-                self._registry.deployments.delete_agent(self._agent.id)
-            while signal.sigtimedwait(STOPPING, 0) is not None:
-                continue  # who says it twice means the same
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        with self._signals:
+            try:
+                self._registry.deployments.save_agent(self._agent)
+                queues = ", ".join(self._agent.work_queues)
+                self._tell(f"Agent {self._agent.name!r} takes runs from: {queues}")
+                while True:
+                    self._turn()
+            except _Stop as stop:
+                self._tell(f"{stop}: no more runs are taken; those that go on are left to go on")
+                return 130 if stop.number is signal.SIGINT else 0
+            finally:
+                with suppress(RegistryError):
+                    self._registry.deployments.delete_agent(self._agent.id)
 
     def _turn(self) -> None:
         """Do what is due, and wait until something else is."""
         try:
-            _pause(0.0)
+            self._signals.pause(0.0)
             mark = self._registry.change_mark()
             seconds = self._round()
             self._tell_ended()
             reap(self._supervisors)  # the next launch does it, too; but that may be a long time off
-            self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=_pause)
+            self._registry.wait_for_change(mark, timeout_seconds=seconds, pause=self._signals.pause)
         except (RegistryNewerError, RegistryReplacedError):
             raise
         except RegistryError as error:
             seconds = self._back_off()
             self._settle_at = 0.0  # it may have lost sight of something
             self._tell(f"{error}; trying again in {duration_text(seconds)}")
-            _pause(seconds)
+            self._signals.pause(seconds)
         else:
             if not self._claim_at:
                 self._back_off_seconds = 0.0
@@ -317,17 +363,6 @@ def living_agents(registry: Registry, open_to_write: Callable[[], Registry]) -> 
             open_to_write().deployments.delete_agent(agent.id)
             tidy_unneeded(registry, [agent.process])
     return living
-
-
-def _pause(seconds: float) -> None:
-    """Sleep, and see to signals.
-
-    Raises:
-        _Stop: One came.
-    """
-    found = signal.sigtimedwait(STOPPING, seconds)
-    if found is not None:
-        raise _Stop(signal.Signals(found.si_signo))
 
 
 def default_name() -> str:

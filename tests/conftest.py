@@ -17,7 +17,7 @@ import pytest
 import prefectlite
 from prefectlite.registry import open_registry
 from prefectlite.setting_sources import PREFECTLITE_PROFILE, forget_profile
-from prefectlite.settings import PREFECTLITE_REGISTRY
+from prefectlite.settings import PREFECTLITE_HOME, PREFECTLITE_REGISTRY
 
 _OURS = ("PREFECTLITE_", "_PREFECTLITE_", "PREFECT_")
 #: How long a test waits for another process before it gives up on it.
@@ -358,7 +358,7 @@ def until():
 
 
 @pytest.fixture
-def stop_process(home, until):
+def stop_process(until):
     """Stop a process, and wait until it is.
 
     Not while it writes to the registry: nobody else can write while that is stopped.
@@ -366,7 +366,7 @@ def stop_process(home, until):
 
     def stop(pid):
         stat = Path(f"/proc/{pid}/stat")
-        with (home / "registry.lock").open("rb") as gate:
+        with (PREFECTLITE_HOME.value() / "registry.lock").open("rb") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             os.kill(pid, signal.SIGSTOP)
             until(lambda: stat.read_text().rpartition(") ")[2][0] == "T", "a stopped process")

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -119,6 +120,32 @@ def test_at_a_signal_it_ends_and_its_runs_go_on_to_their_end(site, number, exit_
     site.until_state("Completed", run)
     assert site.state(waiting) == "Scheduled"
     site.until_empty()
+
+
+def test_one_that_was_stopped_as_it_waited_goes_on(site, stop_process):
+    agent = site.agent().says("takes runs from: default")
+    for _ in range(3):
+        stop_process(agent.process.pid)  # as Ctrl-Z does
+        time.sleep(0.5)  # until its wait for a change is over: nothing of it moves meanwhile
+        agent.process.send_signal(signal.SIGCONT)
+        site.until_state("Completed", site.add())
+    agent.ends(by=signal.SIGTERM)
+
+
+def test_one_that_is_stopped_when_it_is_told_to_end_does_so_when_it_goes_on(site, stop_process):
+    agent = site.agent().says("takes runs from: default")
+    stop_process(agent.process.pid)
+    agent.process.send_signal(signal.SIGTERM)
+    agent.process.send_signal(signal.SIGCONT)
+    agent.ends()
+    assert "SIGTERM: no more runs are taken" in agent.text()
+
+
+def test_one_that_was_started_by_nohup_outlives_its_terminal(site):
+    agent = site.agent(prefix=["nohup"]).says("takes runs from: default")
+    agent.process.send_signal(signal.SIGHUP)
+    site.until_state("Completed", site.add())
+    agent.ends(by=signal.SIGTERM)
 
 
 def test_it_tells_how_each_run_that_it_launched_has_ended_and_of_none_twice(site):

@@ -105,7 +105,7 @@ def test_a_flow_goes_on_as_soon_as_there_is_room_and_each_line_and_outcome_is_on
 
 @pytest.mark.long
 def test_an_agent_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
-    small_disk, command, flow_file, start_python, until
+    small_disk, command, flow_file, start_python, stop_process, until
 ):
     agent = start_python(
         "import sys; from prefectlite.cli import main; sys.exit(main(['agent', 'start']))",
@@ -113,7 +113,7 @@ def test_an_agent_says_that_the_disk_is_full_and_goes_on_when_there_is_room(
         stderr=subprocess.STDOUT,
     )
     assert "takes runs from" in agent.line()
-    agent.process.send_signal(signal.SIGSTOP)
+    stop_process(agent.process.pid)
     command("deployment", "build", flow_file, "-n", "due", "-o", "due.toml", cwd=flow_file.parent)
     command("deployment", "apply", flow_file.with_name("due.toml"))
     assert command("deployment", "run", "total/due", "--name", "due").code == 0
