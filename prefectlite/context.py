@@ -53,7 +53,7 @@ class FlowRunContext:
             it: runs may be left unfinished on record.
         is_cancelled: Whether it is being cancelled, and its code interrupted for that.
         interrupted_at: When its code was last interrupted for that, by ``clock.monotonic``; None
-            before, and where another thread did it.
+            before.
         is_watched: Whether this process looks after its state on record, and settles its holds.
         holds: What waits for the end of a pause.
         loop_call: Where its code is awaited, while it is.

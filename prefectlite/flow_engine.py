@@ -178,6 +178,7 @@ def _steps(request: FlowRequest) -> Steps[State]:
         received = request.signals.received if request.signals else None
         ended = _finish(request, context, interrupted_state(context, received or interruption))
         if not context.is_cancelled or is_cancelled(context.parent) or is_terminating():
+            watched.hand_on()
             raise
         _settle_loop(interruption)
         return ended

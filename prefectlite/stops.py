@@ -1,11 +1,11 @@
 """See what others do to a run while it goes on: that it is being cancelled, or was resumed.
 
 While a flow runs, the process's watch thread looks at its state on record a few times a second, and at
-once when another process pokes it. A run that is Cancelling gets ``CancelInterrupt`` raised in its
-user code, and in nothing else; its subflows and tasks end with it. A call that is refused for it waits
-for that: there is one path, and the code that cleans up is not interrupted once more. Who waits for the
-end of a pause is woken. What the registry then says is the engine's affair; this module must never
-change a state.
+once when another process pokes it. A run that is Cancelling gets ``CancelInterrupt`` raised in its user
+code, and in nothing else; its subflows and tasks end with it. A call that is refused for it waits for
+that: there is one path, and the code that cleans up is not interrupted once more, whether for its own
+flow, or for one around it. Who waits for the end of a pause is woken. What the registry then says is the
+engine's affair; this module must never change a state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from prefectlite.drivers import Sleep, Steps
 from prefectlite.errors import FlowRunNotRunningError, PrefectLiteError
 from prefectlite.interruptions import (
     LOOP_GRACE_SECONDS,
+    RETRY_SECONDS,
     CancelInterrupt,
+    Timer,
     add_source,
     call_at,
     can_be_woken,
@@ -47,15 +49,17 @@ _LOOK_SECONDS = 0.01
 class Watched:
     """A flow run whose state on record is looked at until ``end``.
 
-    When its code was last interrupted is noted in the thread that it runs in, and says when to do so
-    again, by whichever way. The watch thread only says when to begin. So neither has to wait for the
-    other, and whoever is first, there is no second interruption at once.
+    When its code was last interrupted is noted, by whichever way, and says when to do so again; for the
+    flows around it and those called in it, too, in the same thread: what interrupts one runs through the
+    others. The watch thread only says when to begin. So neither has to wait for the other, and whoever is
+    first, there is no second interruption at once.
     """
 
     def __init__(self, context: FlowRunContext) -> None:
         self.context = context
         self._ident = threading.get_ident()
         self._first_at: float | None = None
+        self._timer: Timer | None = None
         self._loop_call: LoopCall | None = None
         self._thread: InterruptibleThread | None = None
         if in_main_thread():
@@ -74,13 +78,23 @@ class Watched:
         self.context.is_watched = False
         _watched.remove(self)
         self._release()  # threads of the user's that are not waited for
-        if not any(each.context.is_cancelled for each in _watched):
+        cancelled = [each for each in _watched if each.context.is_cancelled]
+        for each in cancelled:
+            if self.is_within(each):
+                each.tell_when_due()  # it may have waited for this one to clean up
+        if not cancelled:
             ignore_termination(is_ending=False)
 
     def disarm(self) -> None:
         """Interrupt no more; in the thread that made it. SIGTERM is still ignored until ``end``."""
         if self._thread is not None:
             self._thread.disarm()
+
+    def hand_on(self) -> None:
+        """Note that what has interrupted its code goes on into that of the cancelled flows around it."""
+        for each in _watched.copy():
+            if each is not self and self.is_within(each) and is_cancelled(each.context):
+                each.note_interruption()
 
     def look(self) -> float:
         """Do what the run's state on record asks for; from the watch thread.
@@ -129,18 +143,37 @@ class Watched:
                 hold.settle((flow_run or self.context.flow_run).state)
 
     def _interrupt(self) -> None:
-        at = monotonic()
+        self._first_at = monotonic()
         call = self._loop_call = self.context.loop_call
         if call is not None:
-            at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
+            self._first_at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
             with suppress(RuntimeError):  # the loop has just been closed
                 call[0].call_soon_threadsafe(self._cancel_on_loop, call)
-        if self._thread is None:
-            self._first_at = at
-            call_at(at, poke_main_thread)
-        elif call is None:  # in another thread's loop it could hit other flows, or the loop itself
+        if self._thread is not None:
             ignore_termination(is_ending=True)
-            self._thread.interrupt_at(at)
+        self.tell_when_due()
+
+    def tell_when_due(self) -> None:
+        """Have its code interrupted when it is time, where it is to be at all."""
+        if self._thread is not None and self._loop_call is not None:
+            return  # in another thread's loop it could hit other flows, or the loop itself
+        if not self._is_to_end:
+            return
+        tell = poke_main_thread if self._thread is None else self._interrupt_thread
+        timer, self._timer = self._timer, call_at(self._due_at(), tell)
+        if timer is not None:
+            timer.cancel()
+
+    def _interrupt_thread(self) -> None:
+        thread = self._thread
+        if thread is None or not thread.is_open:
+            return
+        if not self.is_due():  # a flow around it, or inside, was interrupted meanwhile
+            self.tell_when_due()
+        elif thread.interrupt():
+            self.note_interruption()
+        else:
+            self._timer = call_at(monotonic() + RETRY_SECONDS, self._interrupt_thread)
 
     def _cancel_on_loop(self, call: LoopCall) -> None:
         """Cancel the flow's own task, where it is awaited; again, if that is not heeded."""
@@ -148,45 +181,65 @@ class Watched:
         if self not in _watched or present not in (None, call):
             return
         loop, task = call
-        interrupted_at = self.context.interrupted_at
-        left = 0.0 if interrupted_at is None else interrupted_at + REPEAT_SECONDS - monotonic()
+        told_at = self._told_at()
+        left = 0.0 if told_at is None else told_at + REPEAT_SECONDS - monotonic()
         if present is None:  # between two items of a generator, say
             left = max(left, watches.TICK_SECONDS)
         elif left <= 0:
             self.note_interruption()
             task.cancel()
             left = REPEAT_SECONDS
+        elif self.context.interrupted_at is None:  # but another's, which may end before
+            left = min(left, watches.TICK_SECONDS)
         loop.call_later(left, self._cancel_on_loop, call)
 
     def note_interruption(self) -> None:
-        """Take down that the flow's code is interrupted now; in the thread that it runs in."""
+        """Take down that the flow's code is interrupted now."""
         self.context.interrupted_at = monotonic()
         ignore_termination(is_ending=True)
-        if self._thread is None:
-            call_at(self._repeat_at(), poke_main_thread)
-
-    def _repeat_at(self) -> float:
-        grace = 0.0 if self.context.loop_call is None else LOOP_GRACE_SECONDS
-        return (self.context.interrupted_at or monotonic()) + REPEAT_SECONDS + grace
+        self.tell_when_due()
 
     def is_due(self) -> bool:
-        """Return whether an exception is to be raised in the main thread."""
-        if self._thread is not None:
-            return False
-        if self.context.interrupted_at is not None:  # perhaps by its own code
-            return monotonic() >= self._repeat_at()
-        return self._first_at is not None and monotonic() >= self._first_at
+        """Return whether an exception is to be raised in its thread."""
+        return self._is_to_end and monotonic() >= self._due_at()
+
+    @property
+    def _is_to_end(self) -> bool:
+        return self._first_at is not None or self.context.interrupted_at is not None
+
+    def _due_at(self) -> float:
+        told_at = self._told_at()
+        if told_at is None:
+            return self._first_at or 0.0
+        return told_at + REPEAT_SECONDS + (LOOP_GRACE_SECONDS if self.context.loop_call else 0.0)
+
+    def _told_at(self) -> float | None:
+        """Return when its code was last interrupted, for whichever flow; None before."""
+        times = [
+            each.context.interrupted_at
+            for each in _watched.copy()
+            if self.is_within(each) or each.is_within(self)
+        ]
+        return max((at for at in times if at is not None), default=None)
 
     def was_interrupted(self) -> bool:
         """Return whether the flow's code was interrupted: what it does since is to clean up."""
-        if self._thread is not None and self._thread.is_interrupted:
-            return True
-        return self.context.interrupted_at is not None or has_terminated()
+        around = (each for each in _watched.copy() if self.is_within(each))
+        return has_terminated() or any(each.context.interrupted_at is not None for each in around)
+
+    def is_within(self, other: Watched) -> bool:
+        """Return whether it is the other one, or was called in that, in the same thread."""
+        return self._ident == other._ident and other.context in enclosing(self.context)
 
     @property
     def is_here(self) -> bool:
         """Whether the flow's code runs in the caller's thread."""
         return self._ident == threading.get_ident()
+
+    @property
+    def is_in_main_thread(self) -> bool:
+        """Whether the flow's code runs in the main thread."""
+        return self._thread is None
 
     @property
     def blocks_loop(self) -> bool:
@@ -259,7 +312,7 @@ def interruption(refusal: Exception) -> Steps[BaseException]:
 
 
 def _due_interruption(frame: FrameType | None) -> BaseException | None:
-    due = [watched for watched in _watched if watched.is_due()]
+    due = [watched for watched in _watched if watched.is_in_main_thread and watched.is_due()]
     if not due:
         return None
     inside = [watched for watched in due if _is_inside(watched.context)]

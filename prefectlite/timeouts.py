@@ -167,20 +167,30 @@ class InterruptibleThread:
     """The thread that makes it, open to an exception from others until it is disarmed.
 
     Attributes:
-        is_interrupted: Whether one was raised in it.
+        is_open: Whether it is not disarmed.
     """
 
     def __init__(self, kind: type[BaseException] = TimeoutInterrupt) -> None:
         self._kind = kind
         self._ident = threading.get_ident()
         self._lock = _thread.allocate_lock()
-        self._is_open = True
-        self.is_interrupted = False
+        self.is_open = True
+        self._is_interrupted = False
         self._timer: Timer | None = None
+
+    def interrupt(self) -> bool:
+        """Interrupt it now; return whether that hits user code, or a wait."""
+        with self._lock:
+            if not self.is_open:
+                return False
+            self._is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
+        if has_hit:
+            wake(self._ident)  # who waits for the end of a pause does not look up by himself
+        return has_hit
 
     def interrupt_at(self, at: float) -> None:
         """Interrupt it at a time of ``clock.monotonic``, and again as long as it goes on."""
-        timer, self._timer = self._timer, call_at(at, self._interrupt)
+        timer, self._timer = self._timer, call_at(at, self._interrupt_again_and_again)
         if timer is not None:
             timer.cancel()
 
@@ -191,20 +201,16 @@ class InterruptibleThread:
     def disarm(self) -> None:
         """Let nothing more arrive. To be called in the thread itself."""
         with self._lock:
-            self._is_open = False
+            self.is_open = False
         if self._timer is not None:
             self._timer.cancel()
-        if self.is_interrupted:
+        if self._is_interrupted:
             raise_in_thread(self._ident, None)
 
-    def _interrupt(self) -> None:
-        with self._lock:
-            if not self._is_open:
-                return
-            self.is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
-        if has_hit:
-            wake(self._ident)  # who waits for the end of a pause does not look up by himself
-        self.interrupt_at(monotonic() + (REPEAT_SECONDS if has_hit else RETRY_SECONDS))
+    def _interrupt_again_and_again(self) -> None:
+        has_hit = self.interrupt()
+        if self.is_open:
+            self.interrupt_at(monotonic() + (REPEAT_SECONDS if has_hit else RETRY_SECONDS))
 
 
 @calls_user_code

@@ -400,28 +400,6 @@ def test_at_each_level_of_subflows_the_cancelled_one_is_told_once(registry, canc
     assert {name for name in levels if found[name] == "Cancelled"} == set(ended)
 
 
-def test_a_flow_and_its_subflow_that_are_cancelled_together_are_told_once(registry):
-    told = []
-
-    @flow
-    def sub():
-        try:
-            for context in (get_run_context().parent, get_run_context()):
-                context.registry.change_state(context.flow_run, Cancelling())
-            step()
-        except BaseException as error:
-            clean_up()
-            told.append(name_of(error))
-            raise
-
-    @flow
-    def runs():
-        sub()
-
-    assert runs(return_state=True).message == ENDED
-    assert told == ["CancelInterrupt"]
-
-
 def test_a_subflow_of_a_cancelled_flow_starts_no_task_as_it_cleans_up(registry):
     told = []
 
