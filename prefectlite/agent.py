@@ -62,33 +62,26 @@ class _Stop(BaseException):
 
 
 class _Signals:
-    """What ends the agent: held back while it works, and heard, or remembered, while it waits.
+    """What ends the agent: remembered while it works, and heard while it waits.
 
     ``signal.sigtimedwait`` would be simpler. But where the process was stopped as it waited (Ctrl-Z) and
     the time is over when it goes on, CPython 3.11 returns what happened to be in memory as a signal.
     """
 
-    def __init__(self) -> None:
-        self._came = select.poll()
-        self._handlers: dict[signal.Signals, object] = {}
-
     def __enter__(self) -> Self:
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
-        self._came.register(self._reading, select.POLLIN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-        for number in STOPPING:
-            if (handler := signal.getsignal(number)) is not signal.SIG_IGN:
-                self._handlers[number] = handler
+        self._handlers = {number: signal.getsignal(number) for number in STOPPING}
+        for number, handler in self._handlers.items():
+            if handler is not signal.SIG_IGN:
                 signal.signal(number, lambda *_: None)  # else nothing is written to the pipe
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # who says it twice means the same
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # what getsignal returned
+            signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)
         os.close(self._reading)
         os.close(self._writing)
@@ -99,12 +92,10 @@ class _Signals:
         Raises:
             _Stop: One came.
         """
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-        has_come = self._came.poll(seconds * 1000)
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        for number in os.read(self._reading, 512) if has_come else b"":
-            if number in STOPPING:
-                raise _Stop(signal.Signals(number))
+        if select.select([self._reading], [], [], seconds)[0]:
+            for number in os.read(self._reading, 512):
+                if number in STOPPING:
+                    raise _Stop(signal.Signals(number))
 
 
 def new_agent(name: str, work_queues: Collection[str], concurrency_limit: int | None) -> Agent:

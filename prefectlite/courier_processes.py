@@ -121,7 +121,7 @@ def _start(registry_url: str) -> None:
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
             ],
-            setsigmask=(),  # an agent blocks the signals that end it
+            setsigmask=(),  # whatever its starter holds back
             setsid=True,  # or Ctrl-C and the end of the terminal would reach it
         )
     except OSError:
