@@ -11,9 +11,11 @@ engine's affair; this module must never change a state.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
 from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
 from prefectlite import watches
 from prefectlite.clock import monotonic
@@ -38,9 +40,13 @@ from prefectlite.interruptions import (
     retry_main_thread,
     watch,
 )
+from prefectlite.options import Kind
 from prefectlite.records import FlowRun
 from prefectlite.states import Cancelling
 from prefectlite.timeouts import REPEAT_SECONDS, InterruptibleThread
+
+if TYPE_CHECKING:
+    import asyncio
 
 # How often a call that was refused looks whether the flow's code was interrupted.
 _LOOK_SECONDS = 0.01
@@ -50,21 +56,23 @@ class Watched:
     """A flow run whose state on record is looked at until ``end``.
 
     When its code was last interrupted is noted, by whichever way, and says when to do so again; for the
-    flows around it and those called in it, too, in the same thread: what interrupts one runs through the
-    others. The watch thread only says when to begin. So neither has to wait for the other, and whoever is
-    first, there is no second interruption at once.
+    flows around it and those called in it, too: what interrupts one runs through the others. The watch
+    thread only says when to begin. So neither has to wait for the other, and whoever is first, there is no
+    second interruption at once.
     """
 
     def __init__(self, context: FlowRunContext) -> None:
         self.context = context
         self._ident = threading.get_ident()
+        self._task = _task_here()
         self._first_at: float | None = None
         self._timer: Timer | None = None
         self._loop_call: LoopCall | None = None
         self._thread: InterruptibleThread | None = None
-        if in_main_thread():
+        self.is_in_main_thread = in_main_thread()
+        if self.is_in_main_thread:
             prepare_main_thread()
-        else:
+        elif context.flow is None or context.flow.kind not in {Kind.ASYNC, Kind.ASYNC_GENERATOR}:
             self._thread = InterruptibleThread(CancelInterrupt)
         context.is_watched = True
         _watched.append(self)
@@ -78,10 +86,10 @@ class Watched:
         self.context.is_watched = False
         _watched.remove(self)
         self._release()  # threads of the user's that are not waited for
-        cancelled = [each for each in _watched if each.context.is_cancelled]
+        cancelled = [each for each in _watched.copy() if each.context.is_cancelled]
         for each in cancelled:
-            if self.is_within(each):
-                each.tell_when_due()  # it may have waited for this one to clean up
+            if self.is_within(each) and not each.was_interrupted():
+                each.interrupt()  # it has waited for this one to clean up
         if not cancelled:
             ignore_termination(is_ending=False)
 
@@ -91,7 +99,9 @@ class Watched:
             self._thread.disarm()
 
     def hand_on(self) -> None:
-        """Note that what has interrupted its code goes on into that of the cancelled flows around it."""
+        """Note that what ends its code ends that of the cancelled flows around it, where it was interrupted."""
+        if self._told_at() is None:
+            return  # it is something else
         for each in _watched.copy():
             if each is not self and self.is_within(each) and is_cancelled(each.context):
                 each.note_interruption()
@@ -105,7 +115,7 @@ class Watched:
         context = self.context
         if context.is_cancelled:  # it was interrupted, and will be again
             if context.loop_call not in (None, self._loop_call) and not is_terminating():
-                self._interrupt()  # it was not awaited before, or elsewhere
+                self.interrupt()  # it was not awaited before, or elsewhere
             return watches.TICK_SECONDS
         try:
             if context.holds:
@@ -120,7 +130,7 @@ class Watched:
                 self._tell_supervisor(flow_run)
         self._release(flow_run)
         if context.is_cancelled and not is_terminating():  # else its code is ending already
-            self._interrupt()
+            self.interrupt()
         if flow_run.state.is_paused() and can_be_woken():
             return min(
                 (hold.look_seconds for hold in context.holds.copy()), default=watches.TICK_SECONDS
@@ -142,24 +152,26 @@ class Watched:
                 holds.discard(hold)
                 hold.settle((flow_run or self.context.flow_run).state)
 
-    def _interrupt(self) -> None:
-        self._first_at = monotonic()
+    def interrupt(self) -> None:
+        """Have its code interrupted as soon as can be; from any thread."""
+        at = monotonic()
         call = self._loop_call = self.context.loop_call
         if call is not None:
-            self._first_at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
+            at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
             with suppress(RuntimeError):  # the loop has just been closed
                 call[0].call_soon_threadsafe(self._cancel_on_loop, call)
         if self._thread is not None:
             ignore_termination(is_ending=True)
-        self.tell_when_due()
+        self._first_at = at
+        self._tell_when_due()
 
-    def tell_when_due(self) -> None:
-        """Have its code interrupted when it is time, where it is to be at all."""
-        if self._thread is not None and self._loop_call is not None:
-            return  # in another thread's loop it could hit other flows, or the loop itself
-        if not self._is_to_end:
-            return
-        tell = poke_main_thread if self._thread is None else self._interrupt_thread
+    def _tell_when_due(self) -> None:
+        if self.is_in_main_thread:
+            tell = poke_main_thread
+        elif self._thread is not None:
+            tell = self._interrupt_thread
+        else:
+            return  # on another thread's loop an exception could hit other flows, or the loop itself
         timer, self._timer = self._timer, call_at(self._due_at(), tell)
         if timer is not None:
             timer.cancel()
@@ -169,9 +181,10 @@ class Watched:
         if thread is None or not thread.is_open:
             return
         if not self.is_due():  # a flow around it, or inside, was interrupted meanwhile
-            self.tell_when_due()
+            self._tell_when_due()
         elif thread.interrupt():
-            self.note_interruption()
+            self.context.interrupted_at = monotonic()
+            self._tell_when_due()
         else:
             self._timer = call_at(monotonic() + RETRY_SECONDS, self._interrupt_thread)
 
@@ -194,18 +207,15 @@ class Watched:
         loop.call_later(left, self._cancel_on_loop, call)
 
     def note_interruption(self) -> None:
-        """Take down that the flow's code is interrupted now."""
+        """Take down that the flow's code is interrupted now; in the thread that it runs in."""
         self.context.interrupted_at = monotonic()
         ignore_termination(is_ending=True)
-        self.tell_when_due()
+        self._tell_when_due()
 
     def is_due(self) -> bool:
         """Return whether an exception is to be raised in its thread."""
-        return self._is_to_end and monotonic() >= self._due_at()
-
-    @property
-    def _is_to_end(self) -> bool:
-        return self._first_at is not None or self.context.interrupted_at is not None
+        is_to_end = self._first_at is not None or self.context.interrupted_at is not None
+        return is_to_end and monotonic() >= self._due_at()
 
     def _due_at(self) -> float:
         told_at = self._told_at()
@@ -215,20 +225,29 @@ class Watched:
 
     def _told_at(self) -> float | None:
         """Return when its code was last interrupted, for whichever flow; None before."""
-        times = [
-            each.context.interrupted_at
-            for each in _watched.copy()
-            if self.is_within(each) or each.is_within(self)
+        related = [
+            each for each in _watched.copy() if self.is_told_with(each) or each.is_within(self)
         ]
+        times = [each.context.interrupted_at for each in related]
         return max((at for at in times if at is not None), default=None)
 
     def was_interrupted(self) -> bool:
         """Return whether the flow's code was interrupted: what it does since is to clean up."""
-        around = (each for each in _watched.copy() if self.is_within(each))
+        around = (each for each in _watched.copy() if self.is_told_with(each))
         return has_terminated() or any(each.context.interrupted_at is not None for each in around)
 
     def is_within(self, other: Watched) -> bool:
-        """Return whether it is the other one, or was called in that, in the same thread."""
+        """Return whether it is the other one, or was called in that, in the same thread and task."""
+        is_same = self._ident == other._ident and self._task is other._task
+        return is_same and other.context in enclosing(self.context)
+
+    def is_told_with(self, other: Watched) -> bool:
+        """Return whether what interrupts the other one's code interrupts its own.
+
+        In another task of the loop that is what was cancelled with it, as by ``asyncio.gather``.
+        """
+        if self._task is None or self._task.cancelling() == 0:
+            return self.is_within(other)
         return self._ident == other._ident and other.context in enclosing(self.context)
 
     @property
@@ -237,17 +256,22 @@ class Watched:
         return self._ident == threading.get_ident()
 
     @property
-    def is_in_main_thread(self) -> bool:
-        """Whether the flow's code runs in the main thread."""
-        return self._thread is None
-
-    @property
     def blocks_loop(self) -> bool:
         """Whether nothing can interrupt the flow while the caller waits: it is on another thread's loop."""
-        return self._thread is not None and self.is_here and self.context.loop_call is not None
+        return not self.is_in_main_thread and self.is_here and self.context.loop_call is not None
 
 
 _watched: list[Watched] = []
+
+
+def _task_here() -> asyncio.Task[Any] | None:
+    """Return the task of an event loop that this code is in; None where it is in no loop."""
+    module = sys.modules.get("asyncio")  # what is not there has no loop
+    if module is None:
+        return None
+    with suppress(RuntimeError):
+        return cast("asyncio.Task[Any] | None", module.current_task())
+    return None
 
 
 def is_only_flow(context: FlowRunContext) -> bool:
@@ -312,7 +336,7 @@ def interruption(refusal: Exception) -> Steps[BaseException]:
 
 
 def _due_interruption(frame: FrameType | None) -> BaseException | None:
-    due = [watched for watched in _watched if watched.is_in_main_thread and watched.is_due()]
+    due = [each for each in _watched.copy() if each.is_in_main_thread and each.is_due()]
     if not due:
         return None
     inside = [watched for watched in due if _is_inside(watched.context)]

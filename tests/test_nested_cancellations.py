@@ -113,8 +113,11 @@ def test_a_flow_and_its_subflow_that_are_cancelled_one_after_the_other_are_told_
 
 
 @pytest.mark.parametrize("where", ["main", "thread"])
-@pytest.mark.parametrize("how", ["awaited", "gathered"])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("order", "how"),
+    # One that is gathered, and cleans up, gets its flow's cancellation all the same, as the others do.
+    [(ORDERS[0], "awaited"), (ORDERS[0], "gathered"), (ORDERS[1], "awaited")],
+)
 def test_an_async_flow_and_its_subflow_that_are_cancelled_one_after_the_other_are_told_once(
     registry, order, how, where
 ):
@@ -156,6 +159,38 @@ def test_an_async_flow_and_its_subflow_that_are_cancelled_one_after_the_other_ar
         f"sub: {interrupted}", "sub has cleaned up", f"runs: {interrupted}", "runs has cleaned up"
     ]  # fmt: skip
     assert_cancelled(registry, ["runs", "sub"])
+
+
+def test_what_an_async_flow_gathers_is_cancelled_with_it_though_one_of_them_cleans_up(
+    registry, monkeypatch
+):
+    monkeypatch.setattr(stops, "REPEAT_SECONDS", 3 * LONG_SECONDS)
+    told, contexts = [], []
+
+    @flow
+    async def sub(number):
+        contexts.append(get_run_context())
+        try:
+            await auntil(lambda: False)
+        except asyncio.CancelledError:
+            told.append(number)
+            if number == 1:
+                await auntil(lambda: 2 in told)
+            raise
+
+    async def conduct(context):
+        await auntil(lambda: len(contexts) == 2)
+        cancel(contexts[0])
+        await auntil(lambda: told)
+        cancel(context)
+
+    @flow
+    async def runs():
+        await asyncio.gather(sub(1), sub(2), conduct(get_run_context()))
+
+    assert asyncio.run(runs(return_state=True)).message == ENDED
+    assert told == [1, 2]
+    assert {run.state.name for run in registry.list_flow_runs()} == {"Cancelled"}
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -239,3 +274,33 @@ def test_a_flow_that_is_cancelled_just_after_its_subflow_was_is_told_at_once(
 
     assert called(lambda: runs(return_state=True), where).message == ENDED
     assert told == ["CancelledRun", "CancelInterrupt"]
+
+
+def test_what_else_ends_a_subflow_does_not_count_as_the_cancellation_of_its_flow(
+    registry, monkeypatch
+):
+    monkeypatch.setattr(stops, "REPEAT_SECONDS", 3 * LONG_SECONDS)
+    told, poke = [], stops.poke_main_thread
+
+    @flow
+    def sub():
+        monkeypatch.setattr(stops, "poke_main_thread", lambda: None)
+        cancel(get_run_context().parent)
+        until(lambda: get_run_context().parent.is_cancelled)
+        raise SystemExit(3)
+
+    @flow
+    def runs():
+        try:
+            sub()
+        except SystemExit as error:
+            told.append(name_of(error))
+        poke()
+        try:
+            until(lambda: False)
+        except BaseException as error:
+            told.append(name_of(error))
+            raise
+
+    assert runs(return_state=True).message == ENDED
+    assert told == ["SystemExit", "CancelInterrupt"]
