@@ -195,7 +195,7 @@ class _Main:
         # Why the flows are to end; it is pending until it was raised, or was given to the loop.
         self.received: BaseException | None = None
         self.pending: tuple[BaseException, signal.Signals, float] | None = None
-        self.is_ending = False
+        self.is_ending: Callable[[], bool] = lambda: False
 
     def install(self) -> None:
         # Never taken back: a late poke must find a handler.
@@ -220,7 +220,7 @@ class _Main:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         which = signal.Signals(number)
-        if self.is_ending and which is signal.SIGTERM:
+        if which is signal.SIGTERM and self.is_ending():
             return  # the code is ending already; its finally must not be interrupted
         error = TerminationSignal() if which is signal.SIGTERM else KeyboardInterrupt()
         cancels = [signals.cancel for signals in self.entered if signals.cancel is not None]
@@ -291,8 +291,12 @@ def has_terminated() -> bool:
     return _main.received is not None and _main.pending is None
 
 
-def ignore_termination(*, is_ending: bool) -> None:
-    """Leave SIGTERM without effect while a flow ends because it is being cancelled."""
+def ignore_termination_while(is_ending: Callable[[], bool]) -> None:
+    """Leave SIGTERM without effect while a flow ends because it is being cancelled.
+
+    Args:
+        is_ending: Asked when one comes, in its handler; it must not block, lock or raise.
+    """
     _main.is_ending = is_ending
 
 

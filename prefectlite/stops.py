@@ -31,7 +31,7 @@ from prefectlite.interruptions import (
     call_at,
     can_be_woken,
     has_terminated,
-    ignore_termination,
+    ignore_termination_while,
     in_main_thread,
     is_interruptible,
     is_terminating,
@@ -86,15 +86,12 @@ class Watched:
         self.context.is_watched = False
         _watched.remove(self)
         self._release()  # threads of the user's that are not waited for
-        cancelled = [each for each in _watched.copy() if each.context.is_cancelled]
-        for each in cancelled:
-            if self.is_within(each) and not each.was_interrupted():
+        for each in _watched.copy():
+            if each.context.is_cancelled and self.is_within(each) and not each.was_interrupted():
                 each.interrupt()  # it has waited for this one to clean up
-        if not cancelled:
-            ignore_termination(is_ending=False)
 
     def disarm(self) -> None:
-        """Interrupt no more; in the thread that made it. SIGTERM is still ignored until ``end``."""
+        """Interrupt no more; in the thread that made it. SIGTERM is still without effect until ``end``."""
         if self._thread is not None:
             self._thread.disarm()
 
@@ -160,8 +157,6 @@ class Watched:
             at += LOOP_GRACE_SECONDS  # the exception is for code that blocks its loop
             with suppress(RuntimeError):  # the loop has just been closed
                 call[0].call_soon_threadsafe(self._cancel_on_loop, call)
-        if self._thread is not None:
-            ignore_termination(is_ending=True)
         self._first_at = at
         self._tell_when_due()
 
@@ -183,8 +178,7 @@ class Watched:
         if not self.is_due():  # a flow around it, or inside, was interrupted meanwhile
             self._tell_when_due()
         elif thread.interrupt():
-            self.context.interrupted_at = monotonic()
-            self._tell_when_due()
+            self.note_interruption()
         else:
             self._timer = call_at(monotonic() + RETRY_SECONDS, self._interrupt_thread)
 
@@ -207,10 +201,15 @@ class Watched:
         loop.call_later(left, self._cancel_on_loop, call)
 
     def note_interruption(self) -> None:
-        """Take down that the flow's code is interrupted now; in the thread that it runs in."""
+        """Take down that the flow's code is interrupted now."""
         self.context.interrupted_at = monotonic()
-        ignore_termination(is_ending=True)
         self._tell_when_due()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the flow's code was interrupted, or, in another thread, is being interrupted."""
+        is_asked = self._first_at is not None and not self.is_in_main_thread
+        return is_asked or self.context.interrupted_at is not None
 
     def is_due(self) -> bool:
         """Return whether an exception is to be raised in its thread."""
@@ -359,6 +358,7 @@ def _forget_in_child() -> None:
 
 
 add_source(_due_interruption)
+ignore_termination_while(lambda: any(watched.is_ending for watched in _watched.copy()))
 watch.on_tick = _look
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_in_child)
