@@ -58,7 +58,7 @@ from prefectlite.parameters import bind, call_arguments, signature_of, to_json_v
 from prefectlite.records import FlowRun
 from prefectlite.registry import Registry, open_registry
 from prefectlite.settings import PREFECTLITE_LOGGING_LOG_PRINTS, PREFECTLITE_REGISTRY
-from prefectlite.states import Pending, Running, State, StateType, Tally
+from prefectlite.states import Cancelled, Crashed, Pending, Running, State, StateType, Tally
 from prefectlite.stops import Watched, interruption, is_cancelled, refuse_in_cancelled
 from prefectlite.timeouts import Deadline, TimeoutInterrupt
 
@@ -365,6 +365,7 @@ def _finish(request: FlowRequest, context: FlowRunContext, state: State) -> Stat
             context.registry,
             context.flow_run.id,
             "Its flow run ended, and its own end is not on record.",
+            kind=Cancelled if state.is_cancelled() else Crashed,
         )
     state = finish(context, state)
     request.flow_run = context.flow_run

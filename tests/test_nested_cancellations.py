@@ -304,3 +304,28 @@ def test_what_else_ends_a_subflow_does_not_count_as_the_cancellation_of_its_flow
 
     assert runs(return_state=True).message == ENDED
     assert told == ["SystemExit", "CancelInterrupt"]
+
+
+def test_a_subflow_in_a_thread_that_takes_too_long_to_clean_up_is_cancelled_with_its_flow(registry):
+    has_ended = threading.Event()
+
+    @flow
+    def sub():
+        try:
+            cancel(get_run_context().parent.flow_run_context)
+            until(lambda: False)
+        finally:
+            has_ended.wait(LONG_SECONDS)
+
+    @task
+    def calls():
+        sub()
+
+    @flow
+    def runs():
+        calls.submit()
+
+    assert runs(return_state=True).message == ENDED
+    has_ended.set()
+    assert {run.state.name for run in registry.list_flow_runs()} == {"Cancelled"}
+    assert {run.state.name for run in registry.list_task_runs()} == {"Cancelled"}
