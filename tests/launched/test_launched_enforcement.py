@@ -11,6 +11,7 @@ import pytest
 from prefectlite import cancellation
 from prefectlite.cancel_orders import Orders
 from prefectlite.cancellation import Enforcement, enforce_cancellation, request_cancellation
+from prefectlite.cli import main
 from prefectlite.errors import InfrastructureError, InfrastructureNotAvailable
 from prefectlite.infrastructure.process import Process
 from prefectlite.liveness import is_alive
@@ -368,9 +369,9 @@ def test_a_run_of_a_deployment_is_waited_for_though_its_flow_ends_before_it_is_a
     assert inner.run.state.name == "Cancelled"
 
 
-def test_where_such_a_run_cannot_be_ended_its_flow_is_told_of_all_the_same(
-    registry, ended_early, monkeypatch, capsys
-):
+@pytest.fixture
+def on_another_host(ended_early, monkeypatch):
+    """As ``ended_early``, but the second run cannot be ended from here."""
     outer, inner = ended_early
     advance = Enforcement.advance_alone
 
@@ -380,6 +381,23 @@ def test_where_such_a_run_cannot_be_ended_its_flow_is_told_of_all_the_same(
         return advance(self, flow_run)
 
     monkeypatch.setattr(Enforcement, "advance_alone", unreachable)
+    return outer, inner
+
+
+def test_who_deletes_such_a_flow_is_told_by_the_exit_code_that_the_run_goes_on(
+    registry, on_another_host, capsys
+):
+    outer, inner = on_another_host
+    code = main(["flow-run", "delete", "--force", outer.id])
+    assert code == InfrastructureNotAvailable.exit_code
+    assert "error: it is on another host" in capsys.readouterr().err
+    assert [run.id for run in registry.list_flow_runs()] == [inner.id]
+
+
+def test_where_such_a_run_cannot_be_ended_its_flow_is_told_of_all_the_same(
+    registry, on_another_host, monkeypatch, capsys
+):
+    outer, inner = on_another_host
     for is_forced in (False, True):
         orders = Orders(registry, grace_seconds=3, is_forced=is_forced)
         if is_forced:  # its flow has ended now: as who asks while it ends

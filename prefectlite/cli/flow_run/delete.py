@@ -31,7 +31,7 @@ def delete(
     as_json: Annotated[
         bool, Option("--json", description="Print a JSON list of the deleted runs.")
     ] = False,
-) -> None:
+) -> int:
     """Delete flow runs with their task runs, states, logs and stored results. Subflow runs stay.
 
     Nothing is deleted unless all of them can be. Of those that options describe, it is done with each
@@ -47,9 +47,10 @@ def delete(
     flow_runs = selection.choose(registry, FINAL | UNFINISHED if force else FINAL)
     if dry_run:
         print_runs(flow_runs, as_json=as_json)
-        return
+        return 0
+    exit_code = 0
     if force:
-        flow_runs = _ended(registry, flow_runs)
+        flow_runs, exit_code = _ended(registry, flow_runs)
     for flow_run in flow_runs:
         if not flow_run.state.is_final():
             hint = "wait for its end, or delete it with --force"
@@ -62,16 +63,22 @@ def delete(
     deleted = _delete(registry, flow_runs)
     if as_json:
         console.out_json([flow_run.dict() for flow_run in deleted])
+    return exit_code
 
 
-def _ended(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
-    """Cancel the runs that have not ended, so that no process is left of which nothing is on record."""
+def _ended(registry: Registry, flow_runs: Sequence[FlowRun]) -> tuple[list[FlowRun], int]:
+    """Cancel the runs that have not ended, so that no process is left of which nothing is on record.
+
+    Returns:
+        The runs as they are then, and the exit code: not 0 where a run could not be ended, be it one
+        of a deployment that one of them has waited for.
+    """
     from prefectlite.cancel_orders import DEFAULT_GRACE_SECONDS, Orders
 
     going = [flow_run for flow_run in flow_runs if not flow_run.state.is_final()]
     orders = Orders(registry, grace_seconds=DEFAULT_GRACE_SECONDS, is_forced=False)
     now = {flow_run.id: flow_run for flow_run in orders.carry_out(going, wait=True)}
-    return [now.get(flow_run.id, flow_run) for flow_run in flow_runs]
+    return [now.get(flow_run.id, flow_run) for flow_run in flow_runs], orders.exit_code
 
 
 def _delete(registry: Registry, flow_runs: Sequence[FlowRun]) -> list[FlowRun]:
