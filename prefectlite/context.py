@@ -57,6 +57,7 @@ class FlowRunContext:
         is_watched: Whether this process looks after its state on record, and settles its holds.
         holds: What waits for the end of a pause.
         loop_call: Where its code is awaited, while it is.
+        is_suspended: Whether it is a generator between two items.
         began_at: When, by ``liveness.present_moment``.
     """
 
@@ -78,6 +79,7 @@ class FlowRunContext:
     is_watched: bool = False
     holds: set[Hold] = field(default_factory=set)
     loop_call: LoopCall | None = None
+    is_suspended: bool = False
     partial_lines: dict[int, str] = field(default_factory=dict)
     began_at: tuple[int, int] = field(default_factory=present_moment)
     _indexes: dict[str, itertools.count[int]] = field(default_factory=dict)

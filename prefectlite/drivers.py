@@ -372,7 +372,8 @@ def _iterate(call: Call) -> Generator[Any, Any, object]:
         except StopIteration as stop:
             return stop.value
         try:
-            sent = yield item
+            with _suspended(call.context):
+                sent = yield item
         except GeneratorExit:
             call_here(Call(generator.close, (), {}, call.context))
             raise ClosedByCallerError from None
@@ -380,6 +381,19 @@ def _iterate(call: Call) -> Generator[Any, Any, object]:
             step = _thrower(generator, thrown)
         else:
             step = _sender(generator, sent)
+
+
+@contextmanager
+def _suspended(context: RunContext) -> Iterator[None]:
+    """Note that the code which runs is not the flow's own, in whose thread it is."""
+    if not isinstance(context, FlowRunContext):
+        yield
+        return
+    context.is_suspended = True
+    try:
+        yield
+    finally:
+        context.is_suspended = False
 
 
 def _sender(generator: Generator[Any, Any, Any], value: object) -> Callable[[], object]:

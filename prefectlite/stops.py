@@ -177,7 +177,7 @@ class Watched:
             return
         if not self.is_due():  # a flow around it, or inside, was interrupted meanwhile
             self._tell_when_due()
-        elif thread.interrupt():
+        elif not self.context.is_suspended and thread.interrupt():
             self.note_interruption()
         else:
             self._timer = call_at(monotonic() + RETRY_SECONDS, self._interrupt_thread)

@@ -329,3 +329,35 @@ def test_a_subflow_in_a_thread_that_takes_too_long_to_clean_up_is_cancelled_with
     has_ended.set()
     assert {run.state.name for run in registry.list_flow_runs()} == {"Cancelled"}
     assert {run.state.name for run in registry.list_task_runs()} == {"Cancelled"}
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_who_takes_the_items_of_a_flow_that_is_cancelled_between_two_is_not_interrupted(
+    registry, where
+):
+    told = []
+
+    @flow
+    def sub():
+        context = get_run_context()
+        yield lambda: cancel(context)
+        try:
+            yield lambda: until(lambda: context.is_cancelled) or until(is_over(CLEAN_UP_SECONDS))
+            until(lambda: False)
+        except BaseException as error:
+            told.append(f"sub: {name_of(error)}")
+            raise
+
+    @flow
+    def runs():
+        try:
+            for do in sub():
+                do()
+        except BaseException as error:
+            told.append(f"runs: {name_of(error)}")
+        return "went on"
+
+    assert called(lambda: runs(return_state=True), where).is_completed()
+    assert told == ["sub: CancelInterrupt", "runs: CancelledRun"]
+    found = {run.flow_name: run.state.name for run in registry.list_flow_runs()}
+    assert found == {"runs": "Completed", "sub": "Cancelled"}
