@@ -70,6 +70,8 @@ class _Signals:
 
     def __enter__(self) -> Self:
         self._reading, self._writing = os.pipe()
+        self._told = select.poll()
+        self._told.register(self._reading, select.POLLIN)
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
@@ -92,7 +94,7 @@ class _Signals:
         Raises:
             _Stop: One came.
         """
-        if select.select([self._reading], [], [], seconds)[0]:
+        if self._told.poll(seconds * 1000):
             for number in os.read(self._reading, 512):
                 if number in STOPPING:
                     raise _Stop(signal.Signals(number))

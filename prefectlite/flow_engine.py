@@ -365,7 +365,7 @@ def _finish(request: FlowRequest, context: FlowRunContext, state: State) -> Stat
             context.registry,
             context.flow_run.id,
             "Its flow run ended, and its own end is not on record.",
-            kind=Cancelled if state.is_cancelled() else Crashed,
+            kind=Cancelled if state.is_cancelled() or is_cancelled(context) else Crashed,
         )
     state = finish(context, state)
     request.flow_run = context.flow_run

@@ -443,15 +443,20 @@ def sleep(seconds: float) -> None:
     acquire(lock, seconds)
 
 
-def interrupt_thread(ident: int, kind: type[BaseException]) -> bool:
+def interrupt_thread(
+    ident: int, kind: type[BaseException], is_inside: Callable[[], bool] = lambda: True
+) -> bool:
     """Raise ``kind`` in another thread if that hits user code or a wait; return whether it does.
 
     A thread inside one long C call sees it when that returns.
+
+    Args:
+        is_inside: Whether that is the code which the exception is for; asked as late as can be.
     """
     import ctypes  # noqa: F401 - now, for its import would let the other thread run on
 
     frame = frame_of_thread(ident)
-    if frame is None or not is_interruptible(frame):
+    if frame is None or not is_inside() or not is_interruptible(frame):
         return False
     at = frame.f_lasti
     raise_in_thread(ident, kind)

@@ -56,15 +56,16 @@ class Watched:
     """A flow run whose state on record is looked at until ``end``.
 
     When its code was last interrupted is noted, by whichever way, and says when to do so again; for the
-    flows around it and those called in it, too: what interrupts one runs through the others. The watch
-    thread only says when to begin. So neither has to wait for the other, and whoever is first, there is no
-    second interruption at once.
+    flows around it and those called in it, too: what interrupts one runs through the others. (Another task
+    of an event loop is cancelled on its own.) The watch thread only says when to begin. So neither has to
+    wait for the other, and whoever is first, there is no second interruption at once.
     """
 
     def __init__(self, context: FlowRunContext) -> None:
         self.context = context
         self._ident = threading.get_ident()
         self._task = _task_here()
+        self._cancels = 0 if self._task is None else self._task.cancelling()
         self._first_at: float | None = None
         self._timer: Timer | None = None
         self._loop_call: LoopCall | None = None
@@ -73,7 +74,7 @@ class Watched:
         if self.is_in_main_thread:
             prepare_main_thread()
         elif context.flow is None or context.flow.kind not in {Kind.ASYNC, Kind.ASYNC_GENERATOR}:
-            self._thread = InterruptibleThread(CancelInterrupt)
+            self._thread = InterruptibleThread(CancelInterrupt, lambda: not context.is_suspended)
         context.is_watched = True
         _watched.append(self)
         watch.start()
@@ -83,6 +84,8 @@ class Watched:
     def end(self) -> None:
         """Look no more; to be called in the thread that made it."""
         self.disarm()
+        if self._timer is not None:
+            self._timer.cancel()
         self.context.is_watched = False
         _watched.remove(self)
         self._release()  # threads of the user's that are not waited for
@@ -172,12 +175,13 @@ class Watched:
             timer.cancel()
 
     def _interrupt_thread(self) -> None:
+        """Raise the exception in its thread, where it is time, or see when to try again; on the timer thread."""
         thread = self._thread
         if thread is None or not thread.is_open:
             return
         if not self.is_due():  # a flow around it, or inside, was interrupted meanwhile
             self._tell_when_due()
-        elif not self.context.is_suspended and thread.interrupt():
+        elif thread.interrupt():
             self.note_interruption()
         else:
             self._timer = call_at(monotonic() + RETRY_SECONDS, self._interrupt_thread)
@@ -195,6 +199,7 @@ class Watched:
         elif left <= 0:
             self.note_interruption()
             task.cancel()
+            self._cancels = task.cancelling()
             left = REPEAT_SECONDS
         elif self.context.interrupted_at is None:  # but another's, which may end before
             left = min(left, watches.TICK_SECONDS)
@@ -207,14 +212,18 @@ class Watched:
 
     @property
     def is_ending(self) -> bool:
-        """Whether the flow's code was interrupted, or, in another thread, is being interrupted."""
-        is_asked = self._first_at is not None and not self.is_in_main_thread
-        return is_asked or self.context.interrupted_at is not None
+        """Whether its code was interrupted, or is just being in another thread, and its end is waited for."""
+        if any(run.has_ended for run in enclosing(self.context.parent)):
+            return False
+        is_open = self._thread is not None and not self.context.is_suspended
+        return (is_open and self._first_at is not None) or self.context.interrupted_at is not None
 
     def is_due(self) -> bool:
         """Return whether an exception is to be raised in its thread."""
-        is_to_end = self._first_at is not None or self.context.interrupted_at is not None
-        return is_to_end and monotonic() >= self._due_at()
+        told_at = self.context.interrupted_at
+        at = self._first_at if told_at is None else told_at + REPEAT_SECONDS
+        # The second look asks all other flows.
+        return at is not None and monotonic() >= at and monotonic() >= self._due_at()
 
     def _due_at(self) -> float:
         told_at = self._told_at()
@@ -241,11 +250,11 @@ class Watched:
         return is_same and other.context in enclosing(self.context)
 
     def is_told_with(self, other: Watched) -> bool:
-        """Return whether what interrupts the other one's code interrupts its own.
+        """Return whether what interrupts the other one's code interrupts its own, inside it.
 
-        In another task of the loop that is what was cancelled with it, as by ``asyncio.gather``.
+        In another task of the loop that is what was cancelled since it began, as by ``asyncio.gather``.
         """
-        if self._task is None or self._task.cancelling() == 0:
+        if self._task is None or self._task.cancelling() <= self._cancels:
             return self.is_within(other)
         return self._ident == other._ident and other.context in enclosing(self.context)
 
@@ -265,11 +274,12 @@ _watched: list[Watched] = []
 
 def _task_here() -> asyncio.Task[Any] | None:
     """Return the task of an event loop that this code is in; None where it is in no loop."""
-    module = sys.modules.get("asyncio")  # what is not there has no loop
-    if module is None:
+    # Where the module is not there, or another thread is just importing it, there is no loop here.
+    current_task = getattr(sys.modules.get("asyncio"), "current_task", None)
+    if current_task is None:
         return None
     with suppress(RuntimeError):
-        return cast("asyncio.Task[Any] | None", module.current_task())
+        return cast("asyncio.Task[Any] | None", current_task())
     return None
 
 

@@ -153,11 +153,12 @@ class Task(Runnable[P, R]):
         return TaskRequest(self, args, rest, wait_for), return_state
 
     def _is_on_loop(self) -> bool:
-        asyncio = sys.modules.get("asyncio")
-        if asyncio is None or self.kind not in (Kind.ASYNC, Kind.ASYNC_GENERATOR):
+        # Where another thread is just importing it, it is there, and not whole.
+        running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+        if running_loop is None or self.kind not in (Kind.ASYNC, Kind.ASYNC_GENERATOR):
             return False
         try:
-            asyncio.get_running_loop()
+            running_loop()
         except RuntimeError:
             return False
         return True

@@ -166,12 +166,21 @@ add_source(_due_interruption)
 class InterruptibleThread:
     """The thread that makes it, open to an exception from others until it is disarmed.
 
+    Args:
+        kind: The exception.
+        is_inside: Whether the code that the thread executes is what the exception is for.
+
     Attributes:
         is_open: Whether it is not disarmed.
     """
 
-    def __init__(self, kind: type[BaseException] = TimeoutInterrupt) -> None:
+    def __init__(
+        self,
+        kind: type[BaseException] = TimeoutInterrupt,
+        is_inside: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._kind = kind
+        self._is_inside = is_inside
         self._ident = threading.get_ident()
         self._lock = _thread.allocate_lock()
         self.is_open = True
@@ -183,7 +192,9 @@ class InterruptibleThread:
         with self._lock:
             if not self.is_open:
                 return False
-            self._is_interrupted |= (has_hit := interrupt_thread(self._ident, self._kind))
+            self._is_interrupted |= (
+                has_hit := interrupt_thread(self._ident, self._kind, self._is_inside)
+            )
         if has_hit:
             wake(self._ident)  # who waits for the end of a pause does not look up by himself
         return has_hit

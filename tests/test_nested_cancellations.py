@@ -1,6 +1,8 @@
 """What a flow and its subflow are told that are cancelled one after the other: once each, as they end."""
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -329,6 +331,40 @@ def test_a_subflow_in_a_thread_that_takes_too_long_to_clean_up_is_cancelled_with
     has_ended.set()
     assert {run.state.name for run in registry.list_flow_runs()} == {"Cancelled"}
     assert {run.state.name for run in registry.list_task_runs()} == {"Cancelled"}
+
+
+def test_a_subflow_whose_thread_was_given_up_on_keeps_sigterm_from_no_later_flow(registry):
+    is_told, has_ended = threading.Event(), threading.Event()
+
+    @flow
+    def sub():
+        try:
+            cancel(get_run_context())
+            until(lambda: False)
+        except BaseException:
+            is_told.set()
+            has_ended.wait(LONG_SECONDS)
+
+    @task
+    def calls():
+        sub()
+
+    @flow
+    def runs():
+        calls.submit()
+        assert is_told.wait(LONG_SECONDS)
+        raise KeyboardInterrupt
+
+    @flow
+    def later():
+        os.kill(os.getpid(), signal.SIGTERM)
+        until(lambda: False)
+
+    with pytest.raises(KeyboardInterrupt):
+        runs()
+    with pytest.raises(SystemExit):
+        later()
+    has_ended.set()
 
 
 @pytest.mark.parametrize("where", ["main", "thread"])

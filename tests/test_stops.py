@@ -5,8 +5,10 @@ import contextvars
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -416,3 +418,13 @@ def test_a_flow_after_a_long_pause_between_flows_is_looked_at_too(registry, star
     assert program.line() == "ready"
     cancel(registry, "runs")
     assert program.end() == "Cancelled\n"
+
+
+def test_a_flow_begins_while_another_thread_imports_asyncio(registry, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncio", types.ModuleType("asyncio"))
+
+    @flow
+    def runs():
+        return "went on"
+
+    assert runs() == "went on"
