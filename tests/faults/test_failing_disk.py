@@ -51,7 +51,11 @@ def test_a_change_that_cannot_be_synced_is_never_acknowledged(
     assert ("Created flow run 'new'" in ended.error) == is_begun
     assert "Flow run 'new' - Finished" not in ended.error
     assert command("flow-run", "ls").code == 0
-    assert _states() == {"old": "Completed"} | ({"new": "Crashed"} if is_begun else {})
+    states = _states()
+    # What was written, not synced and not acknowledged, is there all the same where nothing was written
+    # over it: the end of a run that has done all its work. Else nothing is known of that end.
+    assert states.pop("new", None) in ({"Completed", "Crashed"} if is_begun else {None})
+    assert states == {"old": "Completed"}
 
 
 @pytest.mark.needs("strace")
