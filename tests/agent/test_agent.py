@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from prefectlite import agent
 from prefectlite.agent import Service, new_agent
+from prefectlite.clock import now
 from prefectlite.errors import InfrastructureError, RegistryLockTimeoutError, RegistryNewerError
 from prefectlite.launching import launch
 from prefectlite.liveness import is_alive
@@ -126,9 +126,12 @@ def test_one_that_was_stopped_as_it_waited_goes_on(site, stop_process):
     agent = site.agent().says("takes runs from: default")
     for _ in range(3):
         stop_process(agent.process.pid)  # as Ctrl-Z does
-        time.sleep(0.5)  # until its wait for a change is over: nothing of it moves meanwhile
+        run = site.add(
+            seconds=-0.5
+        )  # its time comes after the end of what the agent waits for at once
+        site.until(lambda run=run: now() >= run.scheduled_at, "its time")
         agent.process.send_signal(signal.SIGCONT)
-        site.until_state("Completed", site.add())
+        site.until_state("Completed", run)
     agent.ends(by=signal.SIGTERM)
 
 
