@@ -308,46 +308,49 @@ def test_what_else_ends_a_subflow_does_not_count_as_the_cancellation_of_its_flow
     assert told == ["SystemExit", "CancelInterrupt"]
 
 
-def test_a_subflow_in_a_thread_that_takes_too_long_to_clean_up_is_cancelled_with_its_flow(registry):
+@pytest.fixture
+def stuck():
+    """Return a task with a subflow that has a run cancelled, and then ends with the test; and when it is told."""
     has_ended = threading.Event()
 
-    @flow
-    def sub():
-        try:
-            cancel(get_run_context().parent.flow_run_context)
-            until(lambda: False)
-        finally:
-            has_ended.wait(LONG_SECONDS)
+    def make(find):
+        is_told = threading.Event()
 
-    @task
-    def calls():
-        sub()
+        @flow
+        def sub():
+            try:
+                cancel(find(get_run_context()))
+                until(lambda: False)
+            finally:
+                is_told.set()
+                has_ended.wait(LONG_SECONDS)
+
+        @task
+        def calls():
+            sub()
+
+        return calls, is_told
+
+    yield make
+    has_ended.set()
+
+
+def test_a_subflow_in_a_thread_that_takes_too_long_to_clean_up_is_cancelled_with_its_flow(
+    registry, stuck
+):
+    calls, _ = stuck(lambda context: context.parent.flow_run_context)
 
     @flow
     def runs():
         calls.submit()
 
     assert runs(return_state=True).message == ENDED
-    has_ended.set()
     assert {run.state.name for run in registry.list_flow_runs()} == {"Cancelled"}
     assert {run.state.name for run in registry.list_task_runs()} == {"Cancelled"}
 
 
-def test_a_subflow_whose_thread_was_given_up_on_keeps_sigterm_from_no_later_flow(registry):
-    is_told, has_ended = threading.Event(), threading.Event()
-
-    @flow
-    def sub():
-        try:
-            cancel(get_run_context())
-            until(lambda: False)
-        except BaseException:
-            is_told.set()
-            has_ended.wait(LONG_SECONDS)
-
-    @task
-    def calls():
-        sub()
+def test_a_subflow_whose_thread_was_given_up_on_keeps_sigterm_from_no_later_flow(registry, stuck):
+    calls, is_told = stuck(lambda context: context)
 
     @flow
     def runs():
@@ -364,7 +367,6 @@ def test_a_subflow_whose_thread_was_given_up_on_keeps_sigterm_from_no_later_flow
         runs()
     with pytest.raises(SystemExit):
         later()
-    has_ended.set()
 
 
 @pytest.mark.parametrize("where", ["main", "thread"])
